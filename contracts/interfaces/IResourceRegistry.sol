@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.28;
+
+/// @title Providers and what they rent out
+/// @notice A resource id is its provider's address in the high 160 bits and a counter in the low 96: whoever holds an id knows
+/// whom it belongs to. What a resource says of its hardware is declared; the committee's challenges grade it.
+interface IResourceRegistry {
+    struct ResourceParams {
+        string gpuModel; // e.g. "NVIDIA H200"; "CPU-only" when gpuCount is 0
+        uint16 gpuCount;
+        uint16 vcpu;
+        uint32 memoryGB;
+        uint32 storageGB;
+        uint128 pricePerHour; // base units of paymentToken
+        address paymentToken;
+        uint32 minSeconds; // shortest rental, and billed at least once started
+        uint32 maxSeconds; // longest rental
+        bytes32 metadataCid; // more about the machine, zero for none
+    }
+
+    struct GPUResource {
+        address provider;
+        string gpuModel;
+        uint16 gpuCount;
+        uint16 vcpu;
+        uint32 memoryGB;
+        uint32 storageGB;
+        uint128 pricePerHour;
+        address paymentToken;
+        uint32 minSeconds;
+        uint32 maxSeconds;
+        bool available; // the provider's switch; a busy resource is also not rentable
+        uint64 totalUptime; // seconds, as reported by the committee
+        uint256 reputation; // 0..1000, the provider's
+        uint40 registeredAt;
+        bytes32 metadataCid;
+    }
+
+    /// @notice What the market needs to open a job, one storage read.
+    struct Terms {
+        uint128 pricePerHour;
+        uint32 minSeconds;
+        uint32 maxSeconds;
+        bool available;
+        address paymentToken;
+    }
+
+    event ProviderRegistered(address indexed provider, string endpoint);
+    event ResourceRegistered(
+        bytes32 indexed resourceId,
+        address indexed provider,
+        string gpuModel,
+        uint16 gpuCount,
+        uint16 vcpu,
+        uint32 memoryGB,
+        uint32 storageGB,
+        uint128 pricePerHour,
+        address paymentToken,
+        uint32 minSeconds,
+        uint32 maxSeconds,
+        bytes32 metadataCid
+    );
+    event AvailabilityUpdated(bytes32 indexed resourceId, bool available);
+    event PricingUpdated(bytes32 indexed resourceId, uint128 newPrice);
+    event UptimeUpdated(bytes32 indexed resourceId, uint64 totalUptime);
+
+    error ResourceMissing(bytes32 resourceId);
+    error ResourceCallerUnauthorized(bytes32 resourceId, address caller);
+    error ResourceParamsInvalid(string field);
+    error ProviderNotRegistered(address provider);
+    error EndpointInvalid(uint256 size);
+    error CallerNotCommittee(address caller);
+    error PaymentTokenNotAllowed(address token);
+
+    /// @notice Registers the caller, or changes its endpoint.
+    /// @param endpoint Public URL of the provider's agent, 1..256 bytes
+    function registerProvider(string calldata endpoint) external;
+
+    /// @notice One GPU, the default payment token, rentals of one minute to thirty days.
+    function registerResource(
+        string calldata gpuModel,
+        uint16 vcpu,
+        uint32 memoryGB,
+        uint32 storageGB,
+        uint256 pricePerHour
+    ) external returns (bytes32 resourceId);
+
+    /// @notice Lists a machine, available at once. Needs a registered provider and the minimum stake for one more resource.
+    function registerResource(ResourceParams calldata params) external returns (bytes32 resourceId);
+
+    function updateAvailability(bytes32 resourceId, bool available) external;
+
+    /// @notice Touches jobs opened from now on only.
+    function updatePricing(bytes32 resourceId, uint256 newPrice) external;
+
+    /// @notice Committee only.
+    function updateUptime(bytes32 resourceId, uint64 additionalSeconds) external;
+
+    function getResource(bytes32 resourceId) external view returns (GPUResource memory);
+    function getProviderResources(address provider) external view returns (bytes32[] memory);
+    function termsOf(bytes32 resourceId) external view returns (Terms memory);
+    function endpointOf(address provider) external view returns (string memory);
+    function resourceCountOf(address provider) external view returns (uint32);
+    function totalResources() external view returns (uint256);
+}
