@@ -1,0 +1,37 @@
+# Every command a person needs. `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+RUN := scripts/with-docker.sh
+
+help: ## This list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: setup ## One rental through every part of the system, with real parts, and its receipt
+	@$(RUN) gpumarket dev demo
+
+test: setup-test ## All tests on real parts: unit, integration, end to end, Forge, Ape
+	@$(RUN) scripts/test.sh
+
+dev: setup ## The whole market on this machine, until Ctrl-C
+	@$(RUN) gpumarket dev
+
+check: setup ## Format, lint, types, generated files
+	@. scripts/env.sh && ruff format --check . && ruff check . && mypy && forge fmt --check && forge lint --severity high --severity medium \
+	  && forge build && python scripts/_bindings.py --check
+
+bindings: setup ## Rewrite generated files: ABI, events, GraphQL schema
+	@. scripts/env.sh && forge build && python scripts/_bindings.py && python -m indexer.schema > indexer/schema.graphql
+
+gas: setup ## Gas of every entry point, from the Forge suite
+	@. scripts/env.sh && forge test --gas-report
+
+setup: ## Install what is missing (runs by itself before the others)
+	@scripts/setup.sh base
+
+setup-test:
+	@scripts/setup.sh test
+
+clean: ## Remove everything built, keep the caches in the home folder
+	rm -rf .venv .venv-ape .tools .build .dev node_modules out cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help demo test dev check bindings gas setup setup-test clean
