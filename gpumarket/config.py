@@ -111,7 +111,9 @@ def _from_file(file: Path | None, section: str, names: list[str]) -> dict[str, t
     unknown = sorted(set(table) - set(names))
     if unknown:
         raise MarketError(
-            "invalid_config", f"{file}: [{section}] has unknown setting {', '.join(unknown)}", hint=f"known: {', '.join(names)}"
+            "invalid_config",
+            f"{file}: [{section}] has unknown setting {', '.join(unknown)}",
+            hint=f"known: {', '.join(names)}",
         )
     shared = {k: v for k, v in document.items() if k in names and not isinstance(v, dict)}
     return {name: (value, f"{file} [{section}]") for name, value in {**shared, **table}.items()}

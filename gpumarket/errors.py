@@ -28,7 +28,9 @@ ERROR_KINDS: dict[str, ErrorKind] = {
     "not_found": ErrorKind(404, 3, "No such job, resource, provider or content."),
     "unauthorized": ErrorKind(401, 4, "The request is not signed by somebody who may do this."),
     "forbidden": ErrorKind(403, 4, "This account may not do this."),
-    "development_key_refused": ErrorKind(403, 4, "A publicly known development key is used outside a development chain."),
+    "development_key_refused": ErrorKind(
+        403, 4, "A publicly known development key is used outside a development chain."
+    ),
     "insufficient_balance": ErrorKind(402, 5, "The account does not hold enough of the payment token."),
     "insufficient_allowance": ErrorKind(402, 5, "The escrow may not take enough of the payment token."),
     "insufficient_gas_funds": ErrorKind(402, 5, "The account does not hold enough native coin to pay for gas."),

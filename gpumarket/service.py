@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,17 +92,20 @@ class Service:
         return [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]
 
     async def _serve(self, app: Any, host: str, port: int) -> None:
+        try:
+            listener = socket.create_server((host, port), reuse_port=False)
+        except OSError as error:
+            raise MarketError(
+                "invalid_config", f"cannot listen on {host}:{port}: {error.strerror}", hint="is the port in use?"
+            ) from error
         config = uvicorn.Config(
-            app, host=host, port=port, log_level="error", access_log=False, ws_max_size=8 << 20, timeout_graceful_shutdown=2
+            app, log_level="error", access_log=False, ws_max_size=8 << 20, timeout_graceful_shutdown=2
         )
         server = uvicorn.Server(config)
         server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # signals are ours
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.01)
-        if serving.done():
-            await serving
-            raise MarketError("invalid_config", f"cannot listen on {host}:{port}", hint="is the port in use?")
         self.log.info("listening", host=host, port=port)
         stopping = asyncio.create_task(self.stop.wait())
         try:
@@ -183,7 +187,9 @@ class DirectoryLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise MarketError(
-                "already_running", f"another process works on {directory}", hint="stop it, or use another data directory"
+                "already_running",
+                f"another process works on {directory}",
+                hint="stop it, or use another data directory",
             ) from None
 
     def release(self) -> None:
