@@ -1,8 +1,8 @@
 """Settings: built-in default < TOML file < environment < flags. The only reader of environment variables.
 
 A service declares a frozen dataclass; `load` fills it. Field `rpc_url` of section `agent` is read from
-`[agent] rpc_url = "..."`, then `GPUMARKET_AGENT_RPC_URL`, then `GPUMARKET_RPC_URL`, then the flag. Secrets are no settings:
-they come only through `secret`.
+`[agent] rpc_url = "..."`, then `GPUMARKET_AGENT_RPC_URL`, then `GPUMARKET_RPC_URL`, then the flag.
+Secrets are no settings: they come only through `secret`.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _from_file(file: Path | None, section: str, names: list[str]) -> dict[str, t
 
 
 def _convert(value: Any, hint: Any, name: str, source: str) -> Any:
-    """Turn text or a TOML value into the annotated type: str, int, float, bool, Path, lists and tuples of those, or optional."""
+    """Turn text or a TOML value into the annotated type: str, int, float, bool, Path, lists of those, or None."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None or value == "":

@@ -1,6 +1,6 @@
 """Every error a user can meet: one stable code, one HTTP status, one exit code.
 
-The CLI, REST and GraphQL show the same codes. A code never changes its meaning; docs/errors.md is generated from this table.
+The CLI, REST and GraphQL show the same codes. A code never changes its meaning; docs/errors.md lists them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How every service starts, reports ready, and stops.
 
-`run` owns the process: signals, one stop event, a TaskGroup, the health server. SIGTERM or SIGINT sets the stop event; the
-service's tasks then have `STOP_DEADLINE_S` to finish; a second signal exits at once. A side task that dies stops the service.
+`run` owns the process: signals, one stop event, the service's tasks, the health server. SIGTERM or SIGINT sets the
+stop event; the tasks then have `STOP_DEADLINE_S` to finish; a second signal exits at once. A side task that dies stops
+the service.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class Service:
         server = uvicorn.Server(config)
         server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # signals are ours
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():
+        while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn offers no event
             await asyncio.sleep(0.01)
         self.log.info("listening", host=host, port=port)
         stopping = asyncio.create_task(self.stop.wait())
@@ -145,7 +146,7 @@ async def _run(service: Service, main: Callable[[Service], Awaitable[None]]) -> 
     running = {asyncio.create_task(_until_stop(service, task), name=name) for name, task in service._tasks}
     stopping = asyncio.create_task(service.stop.wait())
     try:
-        done, _ = await asyncio.wait({*running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({*running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         service.stop.set()
         _, late = await asyncio.wait(running, timeout=STOP_DEADLINE_S - 1)
         for task in late:
