@@ -6,7 +6,8 @@ import {IMarketplace} from "./IMarketplace.sol";
 /// @title k of n independent observers
 /// @notice One report an epoch carries a Merkle root of outcomes and k signatures. Each outcome is then applied once, by
 /// anyone, with its proof, through the entry point of its kind. Members sign EIP-712 `Report(...)` under the domain ("gpumarket OracleCommittee", "1").
-/// Leaves: keccak256(bytes.concat(keccak256(abi.encode(outcome)))); inner nodes: sorted pairs, keccak256.
+/// Leaf i: keccak256(bytes.concat(keccak256(abi.encode(uint32(i), outcome)))); inner nodes: sorted pairs, keccak256. The index is part of
+/// the leaf, so that nobody can apply one outcome under two indexes.
 interface IOracleCommittee {
     enum OutcomeKind {
         Validation, // challenges passed; needs no application
@@ -15,7 +16,7 @@ interface IOracleCommittee {
         InvalidData,
         InvalidSignature,
         Verdict, // value = IMarketplace.Verdict
-        Metrics // value = uptime bps << 16 | response bps; from, to: the period
+        Metrics // value = uptime bps << 16 | response bps; from, to: the period; jobId: a resource id, or zero
     }
 
     struct Report {
@@ -82,5 +83,6 @@ interface IOracleCommittee {
     function outcomesRootOf(uint64 seq) external view returns (bytes32);
     function isApplied(uint64 seq, uint32 index) external view returns (bool);
     function hashReport(Report calldata report) external view returns (bytes32);
-    function hashOutcome(Outcome calldata outcome) external pure returns (bytes32);
+    /// @notice The outcome's leaf.
+    function hashOutcome(uint32 index, Outcome calldata outcome) external pure returns (bytes32);
 }

@@ -21,6 +21,7 @@ interface IPaymentEscrow {
     event Deposited(address indexed account, address indexed token, uint256 amount);
     event Withdrawn(address indexed account, address indexed token, address to, uint256 amount);
     event FundsLocked(bytes32 indexed jobId, address indexed payer, address token, uint96 amount);
+    /// @param amount Credited to the provider, the fee already taken off: the job paid `amount + fee`
     event FundsReleased(bytes32 indexed jobId, address indexed provider, uint96 amount, uint96 fee);
     event Refunded(bytes32 indexed jobId, address indexed user, uint96 amount);
     event FeesWithdrawn(address indexed token, address indexed to, uint256 amount);
@@ -67,6 +68,9 @@ interface IPaymentEscrow {
     // ------------------------------------------------------------------- views
 
     function escrows(bytes32 jobId) external view returns (EscrowRecord memory);
+    /// @notice One storage read each, for the market.
+    function lockOf(bytes32 jobId) external view returns (address user, uint96 lockedAmount);
+    function providerOf(bytes32 jobId) external view returns (address provider);
     function balanceOf(address token, address account) external view returns (uint256);
     function feesOf(address token) external view returns (uint256);
     function isTokenAllowed(address token) external view returns (bool);

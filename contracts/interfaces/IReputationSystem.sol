@@ -3,7 +3,7 @@ pragma solidity ^0.8.28;
 
 /// @title What a provider's past says
 /// @notice `score = (uptime*0.4 + response*0.2 + completion*0.3 + (1-disputes)*0.1) * 1000`, less penalties, plus rewards, kept
-/// in 0..1000; integer arithmetic in basis points, rounded down (`Reputation.sol`). Every input arrives by an event below, so anyone can replay it. A
+/// in 0..1000; integer arithmetic in basis points, rounded down (`Reputation.sol`). Until the committee has measured a provider, its uptime and response count as 10000. Every input arrives by an event below, so anyone can replay it. A
 /// provider below `MIN_SAMPLE` jobs is "new" and has no score.
 interface IReputationSystem {
     enum JobOutcome {
