@@ -73,7 +73,9 @@ def store_members(source: BinaryIO, store: BlockStore, max_bytes: int) -> dict[s
                     raise unreadable(f"the archive has the sparse file {name!r}")
                 total += member.size
                 if total > max_bytes:
-                    raise MarketError("image_too_large", f"the archive holds more than {max_bytes} bytes", limit=max_bytes)
+                    raise MarketError(
+                        "image_too_large", f"the archive holds more than {max_bytes} bytes", limit=max_bytes
+                    )
                 members[name] = store_stream(content, store)
     except (tarfile.TarError, EOFError, OSError) as error:
         if isinstance(error, OSError) and not isinstance(error, tarfile.TarError) and error.errno:

@@ -15,9 +15,9 @@ from typing import Any
 
 from gpumarket.errors import MarketError
 from gpumarket.ipfs.cid import Cid
-from gpumarket.ipfs.importer import read_file, resolve
+from gpumarket.ipfs.reader import read_file, resolve, stat
 from gpumarket.ipfs.store import BlockStore
-from gpumarket.ipfs.unixfs import file_size
+from gpumarket.ipfs.unixfs import Kind
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -94,9 +94,7 @@ def read_image(store: BlockStore, root: Cid, platform: str = DEFAULT_PLATFORM) -
     config = _document(_verified(store, root, config_descriptor), "the image config")
     layers = tuple(descriptor(entry) for entry in items(manifest, "layers"))
     for layer in layers:
-        present = file_size(store, blob_cid(store, root, layer.digest))
-        if present != layer.size:
-            raise unreadable(f"layer {layer.digest} has {present} bytes, its manifest says {layer.size}")
+        blob_cid(store, root, layer.digest, layer.size)
     total = chosen.size + config_descriptor.size + sum(layer.size for layer in layers)
     return Image(root, chosen.digest, chosen.media_type, config_descriptor, config, layers, total)
 
@@ -127,15 +125,19 @@ def items(document: Mapping[str, Any], key: str) -> list[Any]:
     return value
 
 
-def blob_cid(store: BlockStore, root: Cid, digest: str) -> Cid:
-    """Where the layout at `root` holds `digest`."""
-    return _find(store, root, f"blobs/sha256/{digest.removeprefix('sha256:')}")
+def blob_cid(store: BlockStore, root: Cid, digest: str, size: int) -> Cid:
+    """Where the layout at `root` holds the blob `digest`, which must be a file of `size` bytes."""
+    cid = _find(store, root, _blob_path(digest))
+    present = _file_size(store, cid)
+    if present != size:
+        raise unreadable(f"blob {digest} has {present} bytes, its manifest says {size}")
+    return cid
 
 
 def read_blob(store: BlockStore, root: Cid, path: str, max_bytes: int) -> bytes:
     """A small file of the layout, whole."""
     cid = _find(store, root, path)
-    size = file_size(store, cid)
+    size = _file_size(store, cid)
     if size > max_bytes:
         raise unreadable(f"{path} has {size} bytes, over {max_bytes}")
     return read_file(store, cid, 0, size)
@@ -169,7 +171,7 @@ def _choose(
 def _verified(store: BlockStore, root: Cid, item: Descriptor) -> bytes:
     if item.size > MAX_JSON_BYTES:
         raise unreadable(f"{item.digest} states {item.size} bytes, too many for a manifest or config")
-    data = read_blob(store, root, f"blobs/sha256/{item.digest.removeprefix('sha256:')}", MAX_JSON_BYTES)
+    data = read_blob(store, root, _blob_path(item.digest), MAX_JSON_BYTES)
     if len(data) != item.size or "sha256:" + hashlib.sha256(data).hexdigest() != item.digest:
         raise unreadable(f"the blob {item.digest} has other bytes than its digest says")
     return data
@@ -183,6 +185,17 @@ def _document(data: bytes, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise unreadable(f"{name} is not a JSON object")
     return value
+
+
+def _blob_path(digest: str) -> str:
+    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+
+
+def _file_size(store: BlockStore, cid: Cid) -> int:
+    node = stat(store, cid)
+    if node.kind is not Kind.FILE:
+        raise unreadable(f"{cid} is a directory where the image layout has a file")
+    return node.size
 
 
 def _find(store: BlockStore, root: Cid, path: str) -> Cid:

@@ -19,7 +19,7 @@ from gpumarket.images.image import (
     Image,
     blob_cid,
 )
-from gpumarket.ipfs.importer import read_file
+from gpumarket.ipfs.reader import stream_file
 from gpumarket.ipfs.store import BlockStore
 
 CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
@@ -102,8 +102,12 @@ def check_content(
             if progress:
                 progress(done, total)
         _require(inflate is None or inflate.complete, f"layer {layer.digest} is a truncated gzip stream")
-        _require("sha256:" + stored.hexdigest() == layer.digest, f"layer {layer.digest} has other bytes than its digest")
-        _require("sha256:" + plain.hexdigest() == diff_id, f"layer {layer.digest} does not unpack to its diff_id {diff_id}")
+        _require(
+            "sha256:" + stored.hexdigest() == layer.digest, f"layer {layer.digest} has other bytes than its digest"
+        )
+        _require(
+            "sha256:" + plain.hexdigest() == diff_id, f"layer {layer.digest} does not unpack to its diff_id {diff_id}"
+        )
     return unpacked
 
 
@@ -135,9 +139,7 @@ class _Gzip:
 
 
 def _chunks(store: BlockStore, image: Image, layer: Descriptor) -> Iterator[bytes]:
-    cid = blob_cid(store, image.root, layer.digest)
-    for offset in range(0, layer.size, _READ_BYTES):
-        yield read_file(store, cid, offset, min(_READ_BYTES, layer.size - offset))
+    return stream_file(store, blob_cid(store, image.root, layer.digest, layer.size))
 
 
 def _check_layer_type(layer: Descriptor) -> None:

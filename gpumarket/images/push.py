@@ -26,7 +26,8 @@ from gpumarket.images.image import (
     unreadable,
 )
 from gpumarket.ipfs.cid import Cid
-from gpumarket.ipfs.importer import Added, add_directory, read_file
+from gpumarket.ipfs.importer import Added, add_directory
+from gpumarket.ipfs.reader import read_file
 from gpumarket.ipfs.store import BlockStore
 
 MAX_PUSH_BYTES = 256 << 30
@@ -65,12 +66,15 @@ def push_from_engine(image: str, store: BlockStore, progress: Progress | None = 
             return _push_archive(IterableReader(found.save(named=False), progress, total), store)
     except ImageNotFound as error:
         raise MarketError(
-            "not_found", f"there is no image {image!r} in the Docker Engine, and no file or folder of that name",
+            "not_found",
+            f"there is no image {image!r} in the Docker Engine, and no file or folder of that name",
             hint="docker image ls shows what there is",
         ) from error
     except DockerException as error:
         raise MarketError(
-            "docker_unreachable", f"the Docker Engine does not answer: {error}", hint="start Docker, or push a tar made by `docker save`"
+            "docker_unreachable",
+            f"the Docker Engine does not answer: {error}",
+            hint="start Docker, or push a tar made by `docker save`",
         ) from error
 
 
@@ -132,7 +136,9 @@ def _push_layout(members: Mapping[str, Stored], store: BlockStore) -> PushedImag
     return PushedImage(root, image.manifest_digest, image.total_size, len(reached))
 
 
-def _reach(document: Mapping[str, Any], members: Mapping[str, Stored], store: BlockStore, reached: dict[str, Stored]) -> None:
+def _reach(
+    document: Mapping[str, Any], members: Mapping[str, Stored], store: BlockStore, reached: dict[str, Stored]
+) -> None:
     children = [document.get("config"), *(document.get("layers") or []), *(document.get("manifests") or [])]
     for child in (c for c in children if c is not None):
         item = descriptor(child)

@@ -1,0 +1,81 @@
+"""Disks of fixed size for jobs: an ext4 file system in a file, attached to a loop device.
+
+A program that fills its disk gets "no space left on device" from the kernel and cannot touch the host's free space. Needs root on
+the engine's own machine. Every function may be repeated after a crash: the file's path says which disk it is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from gpumarket.errors import MarketError
+
+MIN_BYTES = 1 << 20
+_TOOLS = ("losetup", "mkfs.ext4", "debugfs")
+_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+_TIMEOUT_S = 60
+
+
+def available() -> bool:
+    """Whether this process can make such disks."""
+    tools = all(shutil.which(tool, path=_PATH) for tool in _TOOLS)
+    return os.geteuid() == 0 and tools and Path("/dev/loop-control").exists()
+
+
+def attach(file: Path, size: int, owner: str) -> str:
+    """Make the disk if it is not there, attach it, and return its device.
+
+    Args:
+        size: bytes of the file; the file system keeps a few per cent of it.
+        owner: `uid:gid` of its top folder.
+
+    Raises:
+        MarketError: `disk_full` if the host lacks the space: it is reserved now, not when the job needs it.
+    """
+    if not file.exists():
+        _make(file, max(size, MIN_BYTES), owner)
+    return device_of(file) or _run("losetup", "--find", "--show", str(file)).strip()
+
+
+def device_of(file: Path) -> str:
+    """The loop device of a disk, or "" if it is not attached."""
+    line = _run("losetup", "--associated", str(file)).partition(":")[0]
+    return line.strip()
+
+
+def destroy(file: Path) -> None:
+    """Detach the disk and delete it. If something still has it mounted, the kernel detaches it at the unmount."""
+    if file.exists():
+        device = device_of(file)
+        if device:
+            _run("losetup", "--detach", device)
+        file.unlink()
+
+
+def _make(file: Path, size: int, owner: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part = file.with_suffix(".part")
+    try:
+        with part.open("wb") as out:
+            os.posix_fallocate(out.fileno(), 0, size)
+        options = f"root_owner={owner},lazy_itable_init=1,nodiscard"
+        _run("mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", "-E", options, str(part))
+        _run("debugfs", "-w", "-R", "rmdir lost+found", str(part))
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise MarketError("disk_full", f"cannot reserve {size} bytes for a job: {error.strerror}", size=size) from error
+    part.rename(file)
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(
+            command, env={"PATH": _PATH, "LC_ALL": "C"}, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        output = getattr(error, "stderr", "") or str(error)
+        raise MarketError("machine_unsuitable", f"{command[0]} failed: {output.strip()[:300]}") from error
+    return done.stdout
