@@ -1,7 +1,7 @@
 """What a job costs: equal to contracts/libraries/Settlement.sol to the base unit.
 
-Prices are base units per hour, times unix seconds or seconds. Everything rounds in the renter's favour, except the lock,
-which rounds up so that it always covers the cost.
+Prices are base units per hour, times unix seconds or seconds. Everything rounds in the renter's favour, except the
+lock, which rounds up so that it always covers the cost.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def parse_amount(text: str, decimals: int) -> int:
     whole, fraction = match[1], (match[2] or "").rstrip("0")
     if len(fraction) > decimals:
         raise ValueError(f"{text!r} has more than {decimals} decimals")
-    return int(whole) * 10**decimals + int(fraction.ljust(decimals, "0") or "0")
+    return int(whole + fraction.ljust(decimals, "0"))
 
 
 def format_amount(amount: int, decimals: int) -> str:
