@@ -120,6 +120,15 @@ def access_grant(deployment: Deployment, job_id: str, account: Address, scope: s
     )
 
 
+def job_report(deployment: Deployment, job_id: str, report_sha256: str | bytes) -> TypedData:
+    """A provider stands by its report of a job; `report_sha256` is the hash of the report's canonical JSON."""
+    return _typed(
+        _market_domain(deployment),
+        "JobReport(bytes32 jobId,bytes32 reportSha256)",
+        (bytes32(job_id), bytes32(report_sha256)),
+    )
+
+
 def digest(data: TypedData) -> bytes:
     """The 32 bytes that are signed."""
     message = signable(data)
