@@ -21,7 +21,7 @@ _CODECS = {RAW: "raw", DAG_PB: "dag-pb"}
 
 @dataclass(frozen=True, slots=True)
 class Cid:
-    """What a block is (`codec`: RAW or DAG_PB) and the 32-byte sha2-256 of its bytes; `version` 0 is for dag-pb only."""
+    """What a block is (`codec`: RAW or DAG_PB) and the 32-byte sha2-256 of its bytes; `version` 0 is dag-pb only."""
 
     codec: int
     digest: bytes

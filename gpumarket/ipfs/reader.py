@@ -14,7 +14,7 @@ from gpumarket.ipfs import unixfs
 from gpumarket.ipfs.cid import RAW, Cid
 from gpumarket.ipfs.dagpb import malformed
 from gpumarket.ipfs.store import BlockStore
-from gpumarket.ipfs.unixfs import Kind, Node
+from gpumarket.ipfs.unixfs import Kind, Node, check_child
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def leaves(get: GetNode, node: Node, offset: int, end: int, *, depth: int = 0) -
     for index, blocksize in enumerate(node.blocksizes):
         if start < end and start + blocksize > offset:
             child = get(node.links[index].cid)
-            unixfs.check_child(node, index, child)
+            check_child(node, index, child)
             for inner, leaf in leaves(get, child, max(0, offset - start), min(blocksize, end - start), depth=depth + 1):
                 yield start + inner, leaf
         start += blocksize
@@ -100,7 +100,7 @@ def trace(get: GetNode, cid: Cid, path: str) -> list[Node]:
         if len(nodes) > unixfs.MAX_DIRECTORY_DEPTH:
             raise malformed(f"directories are nested deeper than {unixfs.MAX_DIRECTORY_DEPTH}")
         child = get(node.links[index].cid)
-        unixfs.check_child(node, index, child)
+        check_child(node, index, child)
         nodes.append(child)
     return nodes
 
@@ -113,22 +113,24 @@ def ls(store: BlockStore, cid: Cid) -> tuple[Entry, ...]:
     return tuple(_entry(store, node, index) for index in range(len(node.links)))
 
 
-def walk(get: GetNode, cid: Cid) -> Iterator[Node]:
-    """Every node from `cid` down, depth first, parents before children, repeated ones repeated."""
-    root = get(cid)
-    stack: list[tuple[Node, int, int, int]] = [(root, 0, 0, 0)]
-    yield root
+def walk(get: GetNode, root: Node) -> Iterator[Node]:
+    """Every node below `root`, depth first, parents before children, each once."""
+    seen = {root.cid}
+    stack = [(root, 0, 0, 0)]
     while stack:
         node, index, files, directories = stack.pop()
         if index == len(node.links):
             continue
         stack.append((node, index + 1, files, directories))
-        child = get(node.links[index].cid)
-        unixfs.check_child(node, index, child)
-        files, directories = deeper(node, files, directories)
+        cid = node.links[index].cid
+        if cid in seen:
+            continue
+        seen.add(cid)
+        child = get(cid)
+        check_child(node, index, child)
         yield child
         if child.links:
-            stack.append((child, 0, files, directories))
+            stack.append((child, 0, *deeper(node, files, directories)))
 
 
 def deeper(parent: Node, files: int, directories: int) -> tuple[int, int]:
@@ -180,7 +182,7 @@ def _export(store: BlockStore, node: Node, dest: Path, depth: int) -> int:
     written = 0
     for index, link in enumerate(node.links):
         child = load(store, link.cid)
-        unixfs.check_child(node, index, child)
+        check_child(node, index, child)
         written += _export(store, child, dest / link.name, depth + 1)
     return written
 
@@ -190,7 +192,7 @@ def _entry(store: BlockStore, node: Node, index: int) -> Entry:
     if link.cid.codec == RAW:
         return Entry(link.name, link.cid, Kind.FILE, link.tsize)
     child = load(store, link.cid)
-    unixfs.check_child(node, index, child)
+    check_child(node, index, child)
     return Entry(link.name, link.cid, child.kind, child.size if child.kind is Kind.FILE else child.tsize)
 
 

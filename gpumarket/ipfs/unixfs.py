@@ -1,7 +1,7 @@
 """UnixFS nodes: files and directories as blocks, read strictly.
 
-`parse` checks one block alone; `check_child` checks it against what its parent promised. A reader that calls both on every
-step can trust sizes before it has seen the bytes, which is what bounds fetching, ranges and proofs.
+`parse` checks one block alone; `check_child` checks it against what its parent promised. A reader that calls both on
+every step can trust sizes before it has seen the bytes, which is what bounds fetching, ranges and proofs.
 """
 
 from __future__ import annotations
