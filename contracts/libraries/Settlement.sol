@@ -25,17 +25,17 @@ library Settlement {
         return (amount * feeBps) / BPS;
     }
 
-    /// @notice Seconds to bill for a clock that began at `startedAt` and stops at `at`: running less outage, at least
-    /// `minSeconds`, at most `duration`. Zero if it never began. The caller passes an `at` inside the paid time.
+    /// @notice Seconds to bill for a clock that began at `startedAt` and stops at `endedAt`: running less outage, at least
+    /// `minSeconds`, at most `duration`. Zero if it never began. The caller passes an `endedAt` inside the paid time.
     function billableSeconds(
         uint256 startedAt,
-        uint256 at,
+        uint256 endedAt,
         uint256 outageSeconds,
         uint256 minSeconds,
         uint256 duration
     ) internal pure returns (uint256) {
         if (startedAt == 0) return 0;
-        uint256 proven = Math.saturatingSub(Math.saturatingSub(at, startedAt), outageSeconds);
+        uint256 proven = Math.saturatingSub(Math.saturatingSub(endedAt, startedAt), outageSeconds);
         return Math.min(Math.max(proven, minSeconds), duration);
     }
 
