@@ -44,7 +44,8 @@ class CarDecoder:
         """Take the next bytes and yield the blocks they complete.
 
         Raises:
-            MarketError: `content_malformed`, `image_block_corrupt` for a block that does not match its CID, `image_too_large`.
+            MarketError: `content_malformed`, `image_too_large`, `image_block_corrupt` for a block that does not match its
+                CID.
         """
         if self._left is not None:
             self._left -= len(piece)

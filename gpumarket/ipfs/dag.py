@@ -18,7 +18,7 @@ Span = tuple[int, int | None]
 
 
 class Scope(Enum):
-    """What is sent of the thing at the end of a path: its top block, itself (a whole file, one directory), or all below it."""
+    """What is sent of the thing at a path's end: its top block, itself (a whole file, one directory), or all below it."""
 
     BLOCK = "block"
     ENTITY = "entity"
@@ -30,8 +30,8 @@ def blocks(
 ) -> Iterator[tuple[Cid, bytes]]:
     """The blocks along `path`, then those of the thing at its end.
 
-    `span` limits a file to the blocks that prove those bytes; directories ignore it. Errors about the root, the path and
-    the span are raised before the first block is yielded.
+    `span` limits a file to the blocks that prove those bytes; directories ignore it. Errors about the root, the path
+    and the span are raised before the first block is yielded.
 
     Raises:
         MarketError: `not_found` (path), `invalid_argument` (span outside the file), `image_block_missing`,

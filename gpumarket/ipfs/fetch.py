@@ -188,7 +188,7 @@ class _Fetch:
         for index, link in enumerate(node.links):
             size = node.blocksizes[index] if node.blocksizes else None
             tsize, known = self.expected.get(link.cid, (None, None))
-            if (tsize is not None and tsize != link.tsize) or None not in (known, size) and known != size:
+            if (tsize is not None and tsize != link.tsize) or (None not in (known, size) and known != size):
                 raise malformed(f"{link.cid} cannot have two sizes")
             if link.cid not in self.expected:
                 wants.append(_Want(link.cid, link.tsize, size, files, directories))
