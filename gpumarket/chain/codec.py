@@ -1,6 +1,6 @@
 """ABI encoding by signature text, and the spelling of hex and addresses.
 
-A signature such as "acceptJob(bytes32)" is the whole description of a call; tests hold every one in this package against
+A signature such as "acceptJob(bytes32)" is the whole description of a call; tests hold every one here against
 abi/*.json.
 """
 
