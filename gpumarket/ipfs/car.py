@@ -44,8 +44,7 @@ class CarDecoder:
         """Take the next bytes and yield the blocks they complete.
 
         Raises:
-            MarketError: `content_malformed`, `image_too_large`, `image_block_corrupt` for a block that does not match its
-                CID.
+            MarketError: `content_malformed`, `image_too_large`; `image_block_corrupt` for a block unlike its CID.
         """
         if self._left is not None:
             self._left -= len(piece)

@@ -18,7 +18,7 @@ Span = tuple[int, int | None]
 
 
 class Scope(Enum):
-    """What is sent of the thing at a path's end: its top block, itself (a whole file, one directory), or all below it."""
+    """What is sent of the thing at a path's end: its top block, itself (a whole file, one directory), or everything."""
 
     BLOCK = "block"
     ENTITY = "entity"

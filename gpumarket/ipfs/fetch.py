@@ -1,7 +1,7 @@
 """Fetching a whole piece of content from sources nobody has to trust.
 
-Blocks are asked for one by one over plain HTTP (`GET <source>/ipfs/<cid>?format=raw`), many at a time, and hashed before they are
-kept. What the store already has is not asked for again, so an interrupted fetch resumes by being started again.
+Blocks are asked for one by one over plain HTTP (`GET <source>/ipfs/<cid>?format=raw`), many at a time, and hashed
+before they are kept. What the store already has is not asked for again: an interrupted fetch resumes by starting again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from gpumarket.ipfs.unixfs import MAX_BLOCK, Kind, Node
 
 CONCURRENCY = 16
 _ROUNDS = 3
-_FAILURES_ALLOWED = 6
+_CONNECT_S = 5.0
+# Per source, in a row; a hiccup may fail all requests in flight at once, twice.
+_FAILURES_ALLOWED = 2 * CONCURRENCY + 1
 _HEADERS = {"accept": "application/vnd.ipld.raw", "accept-encoding": "identity"}
 
 
@@ -62,8 +64,8 @@ async def fetch(
     Args:
         sources: base URLs of trustless gateways, best first.
         max_bytes: the content may not be larger, neither by what it declares nor by what arrives.
-        progress: called with bytes of blocks at hand and in all; the total counts repeated blocks as often as they occur,
-            and is None until the root is read.
+        progress: called with bytes of blocks at hand and in all; the total counts repeated blocks as often as they
+            occur, and is None until the root is read.
         timeout: seconds for one block from one source.
         retry_delay: seconds before a block is asked for a second time; doubles.
 
@@ -250,12 +252,11 @@ class _Fetch:
 
     async def _from(self, source: _Source, cid: Cid, limit: int) -> bytes:
         url = f"{source.url}/ipfs/{cid}?format=raw"
+        limits = httpx.Timeout(self.timeout, connect=min(self.timeout, _CONNECT_S))
         try:
             async with (
                 asyncio.timeout(self.timeout),
-                self.http.stream(
-                    "GET", url, headers=_HEADERS, follow_redirects=False, timeout=self.timeout
-                ) as response,
+                self.http.stream("GET", url, headers=_HEADERS, follow_redirects=False, timeout=limits) as response,
             ):
                 if response.status_code in (404, 410):
                     raise _Absent
@@ -272,16 +273,18 @@ class _Fetch:
             raise _Failed from error
 
     def _no_source(self, cid: Cid, wrong: bool, absent: set[str]) -> MarketError:
-        details = {"cid": str(cid), "sources": [source.url for source in self.sources]}
-        if wrong or any(source.banned for source in self.sources):
-            return MarketError("image_block_corrupt", f"no honest source has block {cid}", **details)
+        sources = [source.url for source in self.sources]
+        if wrong or (not absent and any(source.banned for source in self.sources)):
+            message = f"no honest source has block {cid}"
+            return MarketError("image_block_corrupt", message, cid=str(cid), sources=sources)
         if absent:
-            return MarketError("image_block_missing", f"no source has block {cid}", **details)
+            return MarketError("image_block_missing", f"no source has block {cid}", cid=str(cid), sources=sources)
         return MarketError(
             "source_unreachable",
             f"no source answers for block {cid}",
             hint="keep the image served, e.g. with `gpumarket ipfs serve`, until the job runs",
-            **details,
+            cid=str(cid),
+            sources=sources,
         )
 
 

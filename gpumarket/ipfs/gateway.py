@@ -1,7 +1,7 @@
 """The trustless HTTP face of a store: `GET|HEAD /ipfs/{cid}[/{path}]` as raw block or CAR, nothing that needs trust.
 
-After the trustless gateway specification of IPFS. It serves what the store has and never looks elsewhere. CARs are streamed one
-block at a time, depth first, each block once.
+After the trustless gateway specification of IPFS. It serves what the store has and never looks elsewhere. CARs are
+streamed one block at a time, depth first, each block once.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ async def _answer(store: BlockStore, request: Request) -> Response:
             b"" if request.method == "HEAD" else block, headers={**headers, "content-length": str(len(block))}
         )
     found = dag.blocks(store, cid, path, question.scope, question.span)
-    # The first block comes only after root, path and span were found good: what can still fail later is a missing child.
+    # The first block comes only after root, path and span were found good; later only a child can be missing.
     try:
         first = await asyncio.to_thread(next, found, None)
     except MarketError as error:

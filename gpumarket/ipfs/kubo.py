@@ -1,8 +1,8 @@
 """Kubo as the block store, through ipfshttpclient. The only file that knows that library.
 
-`ipfshttpclient.connect` refuses every current daemon, `Client` does not. Kubo's own `add` is never used: our importer computes the
-blocks, so that CIDs cannot depend on the daemon's configuration, and everything read back is hashed again. All calls are made
-offline: this is a store, and a block it does not have must not start a search of the network that ends only by timeout.
+`ipfshttpclient.connect` refuses every current daemon, `Client` does not. Kubo's own `add` is never used: our importer
+computes the blocks, so that CIDs cannot depend on the daemon's configuration, and everything read back is hashed again.
+All calls are made offline: this is a store, and a block it does not have must not start a search of the network.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Proof that somebody holds a piece of content, checked with nothing but its root CID.
 
-The nonce chooses a place; the proof is the chain of blocks from the root down to the bytes there. Both sides run the same walk:
-in each directory, sha256(nonce ‖ digest of the directory) picks an entry in proportion to the sizes the directory states; in
-the file reached, bytes 16..24 of sha256(nonce ‖ root digest) modulo the file's size are the offset.
+The nonce chooses a place; the proof is the chain of blocks from the root down to the bytes there. Both sides run the
+same walk: in each directory, bytes 0..16 of sha256(nonce ‖ digest of the directory) pick an entry in proportion to the
+sizes the directory states; in the file reached, bytes 16..24 of sha256(nonce ‖ root digest) modulo the file's size are
+the offset.
 
 A proof shows access to the bytes within the deadline, not that they were stored here before: a host with a fast source
 elsewhere can fetch them on demand.

@@ -1,8 +1,8 @@
 """Where blocks live: the protocol every backend fulfils, and the embedded backend, a folder that needs no daemon.
 
 Layout of the folder: `blocks/<2 hex>/<64 hex of the sha2-256>`, `tmp/`, and `pins.db` (SQLite, WAL). A block file
-appears under its name only after its bytes are on disk, so a crash at any moment leaves whole blocks and at worst a stray
-file in `tmp/`. Several processes may share the folder.
+appears under its name only after its bytes are on disk, so a crash at any moment leaves whole blocks and at worst a
+stray file in `tmp/`. Several processes may share the folder.
 """
 
 from __future__ import annotations
