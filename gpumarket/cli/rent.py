@@ -1,0 +1,181 @@
+"""`gpumarket list` and `gpumarket rent`: from a wish to a paid job."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import httpx
+import typer
+
+from gpumarket.chain import deployments
+from gpumarket.cli import show
+from gpumarket.cli.output import Column
+from gpumarket.cli.state import OutputOption, State, YesOption, run, state_of
+from gpumarket.client import Filters, MarketClient, Plan, Rental, connect
+from gpumarket.errors import MarketError
+from gpumarket.rules.job_spec import JobSpec
+from gpumarket.rules.job_state import JobStatus
+from gpumarket.sdk.graphql import GraphQL
+from gpumarket.sdk.offers import Listing, find
+
+app = typer.Typer()
+
+
+@app.command("list")
+def list_machines(
+    context: typer.Context,
+    gpu: Annotated[str | None, typer.Option(help="Text in the GPU's name, e.g. H100.")] = None,
+    min_gpus: Annotated[int | None, typer.Option(help="Number of GPUs, at least.")] = None,
+    min_memory: Annotated[int | None, typer.Option(help="Memory in GB, at least.")] = None,
+    min_vcpu: Annotated[int | None, typer.Option(help="vCPUs, at least.")] = None,
+    max_price: Annotated[str | None, typer.Option(help="Price per hour, at most, e.g. 1.5.")] = None,
+    min_reputation: Annotated[
+        int | None, typer.Option(help="Reputation 0..1000, at least; leaves new providers out.")
+    ] = None,
+    provider: Annotated[str | None, typer.Option(help="Address of one provider.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also machines that cannot be rented right now.")] = False,
+    output: OutputOption = None,
+) -> None:
+    """Find machines to rent, cheapest first."""
+    state = state_of(context, output)
+    settings = state.settings()
+    token = deployments.load(settings.deployments).payment_token
+    filters = Filters(
+        gpu_model=gpu,
+        min_gpu_count=min_gpus,
+        min_memory_gb=min_memory,
+        min_vcpu=min_vcpu,
+        max_price_per_hour=None if max_price is None else show.amount(max_price, token.decimals),
+        min_reputation=min_reputation,
+        provider=provider,
+        all=everything,
+    )
+
+    async def work() -> Listing:
+        async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
+            return await find(GraphQL(settings.gateway_url, http), filters)
+
+    listing = run(work())
+    columns = (
+        Column("resource", "resource_id"),
+        Column("GPU", "gpu_model"),
+        Column("n", "gpu_count", right=True),
+        Column("vCPU", "vcpu", right=True),
+        Column("GB", "memory_gb", right=True),
+        Column("per hour", "price_per_hour", show.money(token.symbol, token.decimals), right=True),
+        Column("longest", "max_seconds", show.seconds, right=True),
+        Column("reputation", "reputation", right=True),
+        Column("free", "rentable", show.yes_no),
+    )
+    rows = [offer.as_row() for offer in listing.offers]
+    state.printer.rows(rows, columns, empty="no machine fits")
+    if listing.excluded:
+        reasons = ", ".join(f"{count} for {name}" for name, count in sorted(listing.excluded.items()))
+        state.printer.note(f"left out: {reasons}")
+
+
+@app.command()
+def rent(
+    context: typer.Context,
+    resource: Annotated[str, typer.Argument(help="The machine's resource id, from `gpumarket list`.")],
+    image: Annotated[str, typer.Argument(help="The image's root CID, from `gpumarket push`.")],
+    duration: Annotated[str, typer.Option("--for", help="Time to pay for: 90s, 2h, 1h30m. Unused time comes back.")],
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", help="NAME=value for the container. Public: it goes on chain.")
+    ] = None,
+    command: Annotated[str | None, typer.Option(help="Replaces the image's command.")] = None,
+    entrypoint: Annotated[str | None, typer.Option(help="Replaces the image's entrypoint.")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="Address of a content store that has the image.")] = None,
+    max_price: Annotated[str | None, typer.Option(help="Refuse above this price per hour, e.g. 1.5.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the container runs.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and send nothing.")] = False,
+    yes: YesOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Rent a machine. Shows the whole price and the rules first; then one transaction locks the money in escrow."""
+    state = state_of(context, output)
+    seconds = show.duration(duration)
+    spec = JobSpec(
+        command=tuple(shlex.split(command or "")),
+        entrypoint=None if entrypoint is None else tuple(shlex.split(entrypoint)),
+        env=dict(_variable(text) for text in env or []),
+        sources=tuple(source or ()),
+    )
+
+    async def work() -> None:
+        async with connect(state.settings()) as market:
+            decimals = market.chain.deployment.payment_token.decimals
+            ceiling = None if max_price is None else show.amount(max_price, decimals)
+            plan = await market.plan(show.resource_id(resource), image, seconds, spec, max_price_per_hour=ceiling)
+            if dry_run:
+                show_plan(state, plan, to_stderr=False)
+                return
+            show_plan(state, plan, to_stderr=True)
+            state.confirm(f"lock {plan.amount(plan.locked)} for this rental?", yes)
+            rental = await market.rent(plan)
+            _show_rental(state, plan, rental)
+            if wait:
+                await _wait_running(state, market, rental)
+
+    run(work())
+
+
+def show_plan(state: State, plan: Plan, *, to_stderr: bool) -> None:
+    """Everything a renter should know before paying."""
+    row = plan.as_row()
+    amounts = show.money(plan.token.symbol, plan.token.decimals)
+    if not to_stderr:
+        columns = [
+            Column("machine", "machine"),
+            Column("price per hour", "price_per_hour", amounts),
+            Column("time", "duration", show.seconds),
+            Column("locked, at most paid", "locked", amounts),
+            Column("at least, once started", "minimum", amounts),
+            Column("from escrow balance", "from_escrow", amounts),
+            Column("from wallet", "from_wallet", amounts),
+            Column("wallet holds", "wallet", amounts),
+            Column("permit in the same transaction", "permit", show.yes_no),
+        ]
+        state.printer.record(row, columns)
+    note = state.printer.note
+    if to_stderr:
+        note(f"machine    {plan.machine}")
+        note(f"price      {plan.amount(plan.price_per_hour)} per hour, for {show.seconds(plan.duration)}")
+        note(f"locked     {plan.amount(plan.locked)} in escrow: the most this rental can cost, plus gas")
+        note(f"from       {plan.amount(plan.from_wallet)} of {plan.amount(plan.funds.wallet)} in the wallet,")
+        note(f"           {plan.amount(plan.from_escrow)} of {plan.amount(plan.funds.escrow)} in the escrow balance")
+        note(f"allowance  {'signed into the same transaction (permit)' if plan.permit else 'enough'}")
+    share = f"{plan.fee_bps / 100:g} % of what is earned, at most {plan.amount(plan.fee_at_most)}"
+    note(f"fee        {share}: the provider pays it")
+    for rule in plan.refund_rules:
+        note(f"refund     {rule}")
+
+
+def _show_rental(state: State, plan: Plan, rental: Rental) -> None:
+    amounts = show.money(plan.token.symbol, plan.token.decimals)
+    columns = (
+        Column("job", "job_id"),
+        Column("transaction", "tx_hash"),
+        Column("gas used", "gas_used"),
+        Column("locked in escrow", "locked", amounts),
+    )
+    state.printer.record(rental.as_row(), columns)
+    state.printer.note(f"watch it: gpumarket logs {rental.job_id}")
+
+
+async def _wait_running(state: State, market: MarketClient, rental: Rental) -> None:
+    windows = await market.chain.windows()
+    await market.wait_for(
+        rental.job_id,
+        {JobStatus.RUNNING, JobStatus.COMPLETED},
+        windows.accept + windows.start + 60,
+        lambda job: state.printer.note(f"job is {job.status.name}"),
+    )
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise MarketError("invalid_argument", f"--env {text!r} is not NAME=value")
+    return name, value

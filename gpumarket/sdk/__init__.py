@@ -1,0 +1,1 @@
+"""The parts behind `gpumarket.client`, the renter's SDK."""
