@@ -1,7 +1,8 @@
 """Disks of fixed size for jobs: an ext4 file system in a file, attached to a loop device.
 
-A program that fills its disk gets "no space left on device" from the kernel and cannot touch the host's free space. Needs root on
-the engine's own machine. Every function may be repeated after a crash: the file's path says which disk it is.
+A program that fills its disk gets "no space left on device" from the kernel and cannot touch the host's free space.
+Needs root on the engine's own machine. Every function may be repeated after a crash: the file's path says which disk
+it is.
 """
 
 from __future__ import annotations
@@ -25,34 +26,50 @@ def available() -> bool:
     return os.geteuid() == 0 and tools and Path("/dev/loop-control").exists()
 
 
-def attach(file: Path, size: int, owner: str) -> str:
-    """Make the disk if it is not there, attach it, and return its device.
+def make(file: Path, size: int, owner: str) -> Path:
+    """Make the disk if it is not there, and attach it.
 
     Args:
         size: bytes of the file; the file system keeps a few per cent of it.
         owner: `uid:gid` of its top folder.
+
+    Returns:
+        A path that names its device, also after a reboot and `reattach`.
 
     Raises:
         MarketError: `disk_full` if the host lacks the space: it is reserved now, not when the job needs it.
     """
     if not file.exists():
         _make(file, max(size, MIN_BYTES), owner)
-    return device_of(file) or _run("losetup", "--find", "--show", str(file)).strip()
+    return reattach(file)
 
 
-def device_of(file: Path) -> str:
-    """The loop device of a disk, or "" if it is not attached."""
-    line = _run("losetup", "--associated", str(file)).partition(":")[0]
-    return line.strip()
+def reattach(file: Path) -> Path:
+    """Attach an existing disk if it is not attached; the path that names its device."""
+    device = _device_of(file) or _run("losetup", "--find", "--show", str(file)).strip()
+    link = _link(file)
+    fresh = link.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(device)
+    fresh.rename(link)
+    return link
 
 
 def destroy(file: Path) -> None:
     """Detach the disk and delete it. If something still has it mounted, the kernel detaches it at the unmount."""
-    if file.exists():
-        device = device_of(file)
-        if device:
-            _run("losetup", "--detach", device)
-        file.unlink()
+    device = _device_of(file)
+    if device:
+        _run("losetup", "--detach", device)
+    _link(file).unlink(missing_ok=True)
+    file.unlink(missing_ok=True)
+
+
+def _device_of(file: Path) -> str:
+    return _run("losetup", "--associated", str(file)).partition(":")[0].strip()
+
+
+def _link(file: Path) -> Path:
+    return file.with_suffix(".dev")
 
 
 def _make(file: Path, size: int, owner: str) -> None:

@@ -1,8 +1,8 @@
 """What the agent asks of a container engine. `DockerRuntime` is the real one; tests use `tests.fakes.FakeRuntime`.
 
-Every method is bounded in time and may be repeated: `remove` of what is gone succeeds, `create` of what exists adopts it.
-Errors are `MarketError`: `docker_unreachable` when no engine answers (nothing is known, so nothing may be concluded),
-`docker_failed` when it answered and refused.
+Every method is bounded in time and may be repeated: `remove` of what is gone succeeds, `create` of what exists adopts
+it. Errors are `MarketError`: `docker_unreachable` when no engine answers (nothing is known, so nothing may be
+concluded), `docker_failed` when it answered and refused.
 """
 
 from __future__ import annotations
@@ -111,7 +111,10 @@ class Container:
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line of output. `ts` is the engine's RFC 3339 time with nanoseconds; it is what `logs(since=...)` resumes from."""
+    """One line of output.
+
+    `ts` is the engine's RFC 3339 time with nanoseconds; it is what `logs(since=...)` resumes from.
+    """
 
     ts: str
     stream: str
@@ -130,7 +133,10 @@ class Stats:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What the engine is, and what it can enforce."""
+    """What the engine is, and what it can enforce.
+
+    `limits_missing` names limits the engine cannot set; it must be empty, or no job can start.
+    """
 
     version: str
     api_version: str
@@ -145,6 +151,7 @@ class EngineInfo:
     security: tuple[str, ...]
     architecture: str
     containers_running: int
+    limits_missing: tuple[str, ...] = ()
 
 
 class Runtime(Protocol):
@@ -201,7 +208,8 @@ class Runtime(Protocol):
     async def copy_out(self, container: ContainerId, path: str, dest: Path, max_bytes: int) -> int:
         """Copy the tree at `path` to the new folder `dest`; the bytes copied.
 
-        Only plain files and folders come; links, devices and sockets are left out. Raises `image_too_large` over `max_bytes`.
+        Only plain files and folders come; links, devices and sockets are left out. Raises `image_too_large` over
+        `max_bytes`.
         """
         ...
 

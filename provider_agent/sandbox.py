@@ -1,7 +1,8 @@
 """The sandbox a job runs in, as the engine's settings. Pure: spec and engine facts in, settings out.
 
-The renter's image is hostile by assumption. It gets no capability, no way to gain privileges, a read-only root, no network, and
-every writable byte is bounded: `/tmp` and `/dev/shm` by its memory limit, `/results` and `/workspace` by volumes of fixed size.
+The renter's image is hostile by assumption. It gets no capability, no way to gain privileges, a read-only root, no
+network, and every writable byte is bounded: `/tmp` and `/dev/shm` by its memory limit, `/results` and `/workspace` by
+volumes of fixed size.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from provider_agent.runtime import SPEC_LABEL, ContainerSpec
 
 NOBODY = "65534:65534"
 VOLUME_LABEL = "gpumarket.container"
+SIZE_LABEL = "gpumarket.size"
 WORKSPACE = "/workspace"
-_NOFILE = 65_536
 _OOM_SCORE = 500
 _MAX_IMAGE_VOLUMES = 32
 
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What the settings depend on: `runtime` is the low-level runtime to use, `init` whether the engine has an init binary."""
+    """What the settings depend on: `runtime` is the low-level runtime to use, `init` whether there is an init binary."""
 
     cpus: int
     cdi: bool
@@ -79,14 +80,17 @@ def settings(spec: ContainerSpec, image_config: Mapping[str, Any], facts: HostFa
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "read_only": True,
-        "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.memory_bytes}", "/run": "rw,nosuid,nodev,noexec,size=16m"},  # noqa: S108
+        "tmpfs": {
+            "/tmp": f"rw,nosuid,nodev,size={spec.memory_bytes}",  # noqa: S108
+            "/run": "rw,nosuid,nodev,noexec,size=16m",
+        },
         "mounts": _mounts(spec, image_config),
         "mem_limit": spec.memory_bytes,
         "memswap_limit": spec.memory_bytes,
         "nano_cpus": int(min(spec.cpus, facts.cpus) * 1e9),
         "pids_limit": spec.pids,
         "shm_size": min(spec.shm_bytes, spec.memory_bytes),
-        "ulimits": [{"Name": "nofile", "Soft": _NOFILE, "Hard": _NOFILE}, {"Name": "core", "Soft": 0, "Hard": 0}],
+        "ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
         "oom_score_adj": _OOM_SCORE,
         "init": facts.init,
         "ipc_mode": "private",

@@ -1,7 +1,7 @@
 """Tar archives of images, read as a stream and trusted with nothing.
 
-Nothing is ever extracted to a file system: each member's bytes go straight into the block store, under a name that is only a
-dictionary key. A path like `../../etc/passwd` therefore has no meaning here, and is refused all the same.
+Nothing is ever extracted to a file system: each member's bytes go straight into the block store, under a name that is
+only a dictionary key. A path like `../../etc/passwd` therefore has no meaning here, and is refused all the same.
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ def store_members(source: BinaryIO, store: BlockStore, max_bytes: int) -> dict[s
     """Put every file of a tar stream (plain or gzip) into the store.
 
     Returns:
-        Content by normalised path. A link inside the archive (old Docker archives use them for repeated layers) is an alias.
+        Content by normalised path. A link inside the archive (old Docker archives use them for repeated layers) is an
+        alias.
 
     Raises:
-        MarketError: `image_unreadable` for a broken tar, a path outside the archive or a device; `image_too_large` over `max_bytes`.
+        MarketError: `image_unreadable` for a broken tar, a path outside the archive or a device; `image_too_large`
+        over `max_bytes`.
     """
     members: dict[str, Stored] = {}
     links: dict[str, str] = {}

@@ -1,7 +1,8 @@
 """What an image is here: an OCI image layout stored as a UnixFS directory, read with every digest checked.
 
 Format: https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md. The root CID names the directory
-(`oci-layout`, `index.json`, `blobs/sha256/<hex>`); blobs are stored byte for byte, so digests and signatures stay what any registry shows.
+(`oci-layout`, `index.json`, `blobs/sha256/<hex>`); blobs are stored byte for byte, so digests and signatures stay
+what any registry shows.
 """
 
 from __future__ import annotations

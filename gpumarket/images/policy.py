@@ -30,7 +30,10 @@ _READ_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Policy:
-    """Limits of a host. Sizes in bytes: `max_bytes` as stored, `max_unpacked_bytes` after decompression, all layers together."""
+    """Limits of a host.
+
+    Sizes in bytes: `max_bytes` as stored, `max_unpacked_bytes` after decompression, all layers together.
+    """
 
     max_bytes: int = 16 << 30
     max_unpacked_bytes: int = 64 << 30
@@ -71,7 +74,8 @@ def check(image: Image, policy: Policy) -> None:
 def check_content(
     store: BlockStore, image: Image, policy: Policy, progress: Callable[[int, int], None] | None = None
 ) -> int:
-    """Read every layer once: its digest, its unpacked size, its diff_id. Engines have no guard against decompression bombs.
+    """Read every layer once: its digest, its unpacked size, its diff_id. Engines have no guard against decompression
+    bombs.
 
     Args:
         progress: called with (stored bytes read, stored bytes in all).

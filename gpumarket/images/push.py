@@ -1,4 +1,4 @@
-"""Turning an image of any origin into an OCI layout in a block store, deterministically: the same image gives the same CID."""
+"""Turning an image of any origin into an OCI layout in a block store. The same image always gives the same CID."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ def push(source: str, store: BlockStore, progress: Progress | None = None) -> Pu
 
 
 def push_from_engine(image: str, store: BlockStore, progress: Progress | None = None) -> PushedImage:
-    """Push an image that the local Docker Engine has. Raises `docker_unreachable`, or `not_found` if the engine has no such image."""
+    """Push an image that the local Docker Engine has.
+
+    Raises `docker_unreachable`, or `not_found` if the engine has no such image.
+    """
     try:
         with closing(docker.from_env(version="auto", timeout=_ENGINE_TIMEOUT_S)) as engine:
             found = engine.images.get(image)
@@ -86,7 +89,10 @@ def push_from_tar(path: Path, store: BlockStore, progress: Progress | None = Non
 
 
 def push_from_directory(path: Path, store: BlockStore, progress: Progress | None = None) -> PushedImage:
-    """Push an OCI image layout folder, byte for byte. Links in it are not followed; files that OCI does not name are left out."""
+    """Push an OCI image layout folder, byte for byte.
+
+    Links in it are not followed; files that OCI does not name are left out.
+    """
     names = ["oci-layout", "index.json"]
     blobs = path / _BLOBS
     if blobs.is_dir():
@@ -156,7 +162,10 @@ def _reach(
 
 
 def _converted(members: Mapping[str, Stored], store: BlockStore) -> dict[str, Stored]:
-    """A docker-archive as an OCI layout. Its uncompressed layers are OCI layers as they are; the config is kept byte for byte."""
+    """A docker-archive as an OCI layout.
+
+    Its uncompressed layers are OCI layers as they are; the config is kept byte for byte.
+    """
     entries = _list(_json_value(members["manifest.json"], "manifest.json", store), "manifest.json")
     if len(entries) != 1 or not isinstance(entries[0], dict):
         raise unreadable(f"the archive holds {len(entries)} images; push them one at a time")
