@@ -41,7 +41,7 @@ class JobLog:
         self._new = _Segment(folder / "log.1.jsonl")
         self._half = max_bytes // 2
         self.last: Entry | None = None
-        self._same_ts = 0
+        self._places: dict[str, tuple[str, int]] = {}
         for segment in (self._old, self._new):
             for entry in segment.load():
                 self._count(entry)
@@ -74,12 +74,13 @@ class JobLog:
                     size -= len(kept.popleft())
         return b"".join(kept)
 
-    def resume_point(self) -> tuple[str, int]:
-        """The time of the last line and how many lines have that very time: what to skip on re-attaching."""
-        return (self.last.ts, self._same_ts) if self.last else ("", 0)
+    def places(self) -> dict[str, tuple[str, int]]:
+        """Per stream, the time of its last line and how many lines of it have that very time."""
+        return dict(self._places)
 
     def _count(self, entry: Entry) -> None:
-        self._same_ts = self._same_ts + 1 if self.last and self.last.ts == entry.ts else 1
+        ts, count = self._places.get(entry.stream, ("", 0))
+        self._places[entry.stream] = (entry.ts, count + 1 if ts == entry.ts else 1)
         self.last = entry
 
 

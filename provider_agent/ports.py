@@ -1,4 +1,4 @@
-"""What the agent asks of the chain and of its key: `ChainClient`, `Sender` and `Signer` in production, fakes in tests."""
+"""What the agent asks of the chain and of its key: `ChainClient`, `Sender`, `Signer` in production, fakes in tests."""
 
 from __future__ import annotations
 

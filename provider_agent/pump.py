@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from gpumarket.errors import MarketError
 from gpumarket.log import Log
@@ -12,6 +13,7 @@ from provider_agent.logs import LogHub
 from provider_agent.runtime import Container, Runtime
 
 _RETRY_S = 2.0
+_REREAD_S = 2
 
 
 class LogPump:
@@ -55,11 +57,21 @@ class LogPump:
                 return
 
     async def _copy(self, job_id: JobId, container: Container, *, follow: bool) -> None:
-        since, seen = self._hub.of(job_id).resume_point()
+        places = self._hub.of(job_id).places()
+        since = _earlier(max((ts for ts, _ in places.values()), default=""))
         async for line in self._runtime.logs(container.id, since=since, follow=follow):
-            if line.ts < since:
+            ts, stored = places.get(line.stream, ("", 0))
+            if line.ts < ts:
                 continue
-            if line.ts == since and seen > 0:
-                seen -= 1
+            if line.ts == ts and stored > 0:
+                places[line.stream] = (ts, stored - 1)
                 continue
             self._hub.append(job_id, line)
+
+
+def _earlier(ts: str) -> str:
+    """An engine time a moment earlier: the two streams may be out of order by so much, and times may repeat."""
+    if not ts:
+        return ""
+    moment = datetime.fromisoformat(ts[:19]) - timedelta(seconds=_REREAD_S)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.000000000Z")
