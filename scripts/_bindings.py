@@ -128,7 +128,7 @@ def main() -> int:
 def generate(out: Path) -> dict[Path, str]:
     """Every generated file's text."""
     chain = ROOT / "gpumarket" / "chain"
-    files = {chain / "abi" / f"{name}.json": _abi_text(read_abi(out, _landed(out, name))) for name in CONTRACTS}
+    files = {chain / "abi" / f"{name}.json": _abi_text(read_abi(out, name)) for name in CONTRACTS}
     events = [
         (name, entry)
         for name in CONTRACTS
@@ -138,10 +138,6 @@ def generate(out: Path) -> dict[Path, str]:
     ]
     files[chain / "events.py"] = _events_module(events)
     return files
-
-
-def _landed(out: Path, name: str) -> str:
-    return name if (out / f"{name}.sol").exists() else f"I{name}"
 
 
 def read_abi(out: Path, name: str) -> list[dict[str, Any]]:

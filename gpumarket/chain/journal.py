@@ -121,7 +121,7 @@ class Journal:
             )
 
     def add(self, key: str, round_: int, call: Call, attempt: Attempt) -> None:
-        """Store an intent and an attempt in one step: for a new key, a reverted key again, or a pending key's new nonce.
+        """Store an intent and an attempt in one step: a new key, a reverted key again, or a pending key's new nonce.
 
         Raises:
             NonceTaken: another intent has the nonce.

@@ -14,14 +14,14 @@ from gpumarket.chain.codec import keccak
 from gpumarket.chain.types import Outcome
 
 
-def leaf(outcome: Outcome) -> bytes:
-    """keccak256(keccak256(abi.encode(outcome))): 32 bytes."""
-    return keccak(keccak(encode((OUTCOME,), (outcome_values(outcome),))))
+def leaf(index: int, outcome: Outcome) -> bytes:
+    """keccak256(keccak256(abi.encode(index, outcome))); the index keeps an outcome from being applied twice."""
+    return keccak(keccak(encode(("uint32", OUTCOME), (index, outcome_values(outcome)))))
 
 
 def root(outcomes: Sequence[Outcome]) -> bytes:
     """The 32 bytes a report carries; zero for no outcomes."""
-    level = [leaf(outcome) for outcome in outcomes]
+    level = [leaf(number, outcome) for number, outcome in enumerate(outcomes)]
     if not level:
         return bytes(32)
     while len(level) > 1:
@@ -31,7 +31,7 @@ def root(outcomes: Sequence[Outcome]) -> bytes:
 
 def proof(outcomes: Sequence[Outcome], index: int) -> list[bytes]:
     """The siblings from outcome `index` up to the root."""
-    level = [leaf(outcome) for outcome in outcomes]
+    level = [leaf(number, outcome) for number, outcome in enumerate(outcomes)]
     siblings: list[bytes] = []
     while len(level) > 1:
         sibling = index ^ 1
@@ -42,9 +42,9 @@ def proof(outcomes: Sequence[Outcome], index: int) -> list[bytes]:
     return siblings
 
 
-def verify(root: bytes, outcome: Outcome, proof: Sequence[bytes]) -> bool:
-    """Whether `outcome` is under `root`."""
-    node = leaf(outcome)
+def verify(root: bytes, index: int, outcome: Outcome, proof: Sequence[bytes]) -> bool:
+    """Whether `outcome` is number `index` under `root`."""
+    node = leaf(index, outcome)
     for sibling in proof:
         node = _pair(node, sibling)
     return node == root

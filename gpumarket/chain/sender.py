@@ -83,7 +83,7 @@ def load_account(keystore_path: Path | None, environ: Mapping[str, str] | None =
         return _signer(Account.decrypt(json.loads(keystore_path.read_text()), passphrase), str(keystore_path))
     except OSError as error:
         raise MarketError("invalid_config", f"cannot read keystore {keystore_path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, NotImplementedError):
+    except (ValueError, KeyError, TypeError, RuntimeError):
         raise MarketError("invalid_config", f"{keystore_path} is no keystore, or the passphrase is wrong") from None
 
 
