@@ -54,7 +54,7 @@ HANDLERS: Mapping[type[Any], Callable[[State, Any, int], None]] = MappingProxyTy
         events.OutcomeApplied: handlers.outcome_applied,
     }
 )
-"""Every event of the interfaces. Events of the libraries below them (OpenZeppelin's) are kept as logs and change nothing."""
+"""Every event of the interfaces."""
 
 _REACHED_BY = {
     "job_id": ("jobs", "escrows", "disputes"),

@@ -1,13 +1,13 @@
 """Following the chain: poll, compare hashes, commit. Polling is the truth; nothing here needs a subscription.
 
-Final stretches come in large ranges of logs; above the finalized block every header is read and logs are asked for by block hash, so that a
-chain that changes while it is read cannot mix two histories.
+Final stretches come in large ranges of logs; above the finalized block every header is read and logs are
+asked for by block hash, so that a chain that changes while it is read cannot mix two histories.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from indexer.store import Changes, Cursor, Store, beyond_finality
 FIRST_RANGE = 500
 LARGEST_RANGE = 4_000
 HEAD_RANGE = 64  # blocks per commit above the finalized one
+SLOWEST_POLL_S = 5.0
 _AT_ONCE = 8  # requests in flight
 
 
@@ -79,6 +80,22 @@ class Follower:
         self.progress: Progress | None = None
         self.events_indexed = 0
         self.rollbacks = 0
+
+    async def run(self, wait: Callable[[float], Awaitable[bool]], poll_s: float) -> None:
+        """Follow until `wait` says that the service stops. A silent node is asked again; other errors end the run.
+
+        Raises:
+            MarketError: as `step`, except `chain_unreachable`.
+        """
+        delay = poll_s
+        while not await wait(delay):
+            try:
+                delay = 0.0 if await self.step() else poll_s
+            except MarketError as error:
+                if error.code != "chain_unreachable":
+                    raise
+                delay = min(max(delay * 2, poll_s), SLOWEST_POLL_S)
+                self._log.warning("node does not answer", retry_s=delay, reason=error.message)
 
     async def step(self) -> bool:
         """Do one piece of work; true if there is more to do at once.

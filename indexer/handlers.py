@@ -1,5 +1,6 @@
-"""What each event of the market, the registry, the reputation system and the committee means for the tables: one function per
-event, pure. Money is in `money`.
+"""What each event of the market, registry, reputation system and committee means for the tables. Pure, a function each.
+
+Money is in `money`.
 
 A handler sees the event, when its block was made, and the `State`; events of several contracts arrive in log order.
 """
@@ -93,7 +94,13 @@ def job_cancelled(state: State, event: events.JobCancelled, at: int) -> None:
 
 def job_disputed(state: State, event: events.JobDisputed, at: int) -> None:
     job = state.need("jobs", event.job_id, event)
-    _change_job(state, event, status=JobStatus.DISPUTED, ended_at=job["ended_at"] or at, end_reason=job["end_reason"] or int(EndReason.DISPUTED))
+    _change_job(
+        state,
+        event,
+        status=JobStatus.DISPUTED,
+        ended_at=job["ended_at"] or at,
+        end_reason=job["end_reason"] or int(EndReason.DISPUTED),
+    )
     _free(state, event)
     state.put(
         "disputes",
@@ -141,7 +148,9 @@ def fee_updated(state: State, event: events.FeeUpdated, at: int) -> None:
 
 def provider_registered(state: State, event: events.ProviderRegistered, at: int) -> None:
     provider = _provider(state, event.provider)
-    state.put("providers", {**provider, "endpoint": clean(event.endpoint), "registered_at": provider["registered_at"] or at})
+    state.put(
+        "providers", {**provider, "endpoint": clean(event.endpoint), "registered_at": provider["registered_at"] or at}
+    )
 
 
 def resource_registered(state: State, event: events.ResourceRegistered, at: int) -> None:

@@ -50,17 +50,25 @@ def measure(document: DocumentNode) -> Size:
     fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
     known: dict[str, Size] = {}
     sizes = [
-        _selection(node.selection_set, fragments, known) for node in document.definitions if isinstance(node, OperationDefinitionNode)
+        _selection(node.selection_set, fragments, known)
+        for node in document.definitions
+        if isinstance(node, OperationDefinitionNode)
     ]
     return Size(max((s.depth for s in sizes), default=0), sum(s.fields for s in sizes), sum(s.aliases for s in sizes))
 
 
 def _excesses(size: Size) -> Iterator[tuple[str, int, int]]:
-    limits = (("depth", size.depth, MAX_DEPTH), ("field count", size.fields, MAX_FIELDS), ("alias count", size.aliases, MAX_ALIASES))
+    limits = (
+        ("depth", size.depth, MAX_DEPTH),
+        ("field count", size.fields, MAX_FIELDS),
+        ("alias count", size.aliases, MAX_ALIASES),
+    )
     return (limit for limit in limits if limit[1] > limit[2])
 
 
-def _selection(selections: SelectionSetNode | None, fragments: dict[str, FragmentDefinitionNode], known: dict[str, Size]) -> Size:
+def _selection(
+    selections: SelectionSetNode | None, fragments: dict[str, FragmentDefinitionNode], known: dict[str, Size]
+) -> Size:
     depth = fields = aliases = 0
     for node in () if selections is None else selections.selections:
         inner = _node(node, fragments, known)

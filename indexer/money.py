@@ -112,7 +112,9 @@ def _stake(state: State, account: str) -> Row:
     }
 
 
-def _pay(state: State, event: Any, at: int, kind: str, account: str, token: str | None, amount: int, fee: int = 0) -> None:
+def _pay(
+    state: State, event: Any, at: int, kind: str, account: str, token: str | None, amount: int, fee: int = 0
+) -> None:
     """A movement of tokens; `token` none is the stake token. The id sorts by place in the chain."""
     state.put(
         "payments",

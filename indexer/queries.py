@@ -25,11 +25,12 @@ _MAX_OFFSET = 1_000_000
 
 @dataclass(frozen=True)
 class Page:
-    """Which part of a list: `after` is a cursor and excludes `offset`."""
+    """Which part of a list. `after` is a cursor; `peek` reads one row more, to see whether there is more."""
 
     limit: int = 100
     offset: int = 0
     after: str | None = None
+    peek: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,15 @@ class Order:
 
 NEWEST_JOBS = Order(tables.jobs.c.created_at, descending=True)
 
-_REPUTATION = (tables.providers.c.endpoint, tables.providers.c.score, tables.providers.c.total_jobs, tables.providers.c.uptime_bps)
-_GPUS = select(tables.resources, *_REPUTATION).outerjoin(tables.providers, tables.providers.c.id == tables.resources.c.provider)
+_REPUTATION = (
+    tables.providers.c.endpoint,
+    tables.providers.c.score,
+    tables.providers.c.total_jobs,
+    tables.providers.c.uptime_bps,
+)
+_GPUS = select(tables.resources, *_REPUTATION).outerjoin(
+    tables.providers, tables.providers.c.id == tables.resources.c.provider
+)
 _ESCROW = tuple(tables.escrows.c[name] for name in ("token", "locked", "released", "fee", "refunded"))
 _JOBS = select(tables.jobs, *_ESCROW).outerjoin(tables.escrows, tables.escrows.c.id == tables.jobs.c.id)
 
@@ -107,7 +115,9 @@ class Reader:
         query = _PROVIDERS.where(tables.providers.c.registered_at.is_not(None))
         if min_reputation is not None:
             query = query.where(tables.providers.c.score >= min_reputation)
-        return await self._rows(_paged(query, tables.providers.c.id, Order(tables.providers.c.score, descending=True), page))
+        return await self._rows(
+            _paged(query, tables.providers.c.id, Order(tables.providers.c.score, descending=True), page)
+        )
 
     async def providers_by_id(self, ids: Collection[str]) -> list[Row]:
         query = _PROVIDERS.where(tables.providers.c.id.in_(ids), tables.providers.c.registered_at.is_not(None))
@@ -128,7 +138,9 @@ class Reader:
     async def payments_of(self, account: str, page: Page) -> list[Row]:
         """Newest first."""
         query = select(tables.payments).where(tables.payments.c.account == checksum(account))
-        return await self._rows(_paged(query, tables.payments.c.id, Order(tables.payments.c.timestamp, descending=True), page))
+        return await self._rows(
+            _paged(query, tables.payments.c.id, Order(tables.payments.c.timestamp, descending=True), page)
+        )
 
     async def reports(self, page: Page) -> list[Row]:
         """Newest first."""
@@ -140,7 +152,11 @@ class Reader:
         fees = await self._rows(select(tables.market).where(tables.market.c.id == THE))
         allowed = await self._rows(select(tables.tokens).where(tables.tokens.c.allowed).order_by(tables.tokens.c.index))
         committee = await self._rows(select(tables.committee).where(tables.committee.c.id == THE))
-        return (fees[0]["fee_bps"] if fees else None), [row["id"] for row in allowed], (committee[0] if committee else None)
+        return (
+            (fees[0]["fee_bps"] if fees else None),
+            [row["id"] for row in allowed],
+            (committee[0] if committee else None),
+        )
 
     async def position(self) -> tuple[int, str, int, int]:
         """The indexed block's number, hash and timestamp, and the highest block known to be final."""
@@ -183,7 +199,7 @@ def _gpu_conditions(wanted: GpuFilter) -> list[ColumnElement[bool]]:
         (wanted.provider, lambda v: r.provider == checksum(v)),
         (wanted.min_reputation, lambda v: func.coalesce(p.score, 0) >= v),
     )
-    return [condition(value) for value, condition in given if value is not None]  # type: ignore[no-untyped-call]
+    return [condition(value) for value, condition in given if value is not None]
 
 
 def _job_conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
@@ -202,7 +218,11 @@ def _job_conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
 
 def _paged(query: Select[Any], id_column: ColumnElement[str], order: Order, page: Page) -> Select[Any]:
     if not 0 <= page.limit <= MAX_PAGE or not 0 <= page.offset <= _MAX_OFFSET:
-        raise MarketError("request_too_complex", f"limit is at most {MAX_PAGE}, offset at most {_MAX_OFFSET}", hint="page with a connection's cursor")
+        raise MarketError(
+            "request_too_complex",
+            f"limit is at most {MAX_PAGE}, offset at most {_MAX_OFFSET}",
+            hint="page with a connection's cursor",
+        )
     key: Any = func.coalesce(order.column, 0) if order.column.table is tables.providers else order.column
     if page.after is not None:
         value, row_id = _parse_cursor(page.after, order)
@@ -211,7 +231,7 @@ def _paged(query: Select[Any], id_column: ColumnElement[str], order: Order, page
         query = query.where(or_(beyond, and_(key == value, tie)))
     columns: Sequence[Any] = (key, id_column)
     query = query.order_by(*(column.desc() if order.descending else column.asc() for column in columns))
-    return query.limit(page.limit).offset(page.offset)
+    return query.limit(page.limit + page.peek).offset(page.offset)
 
 
 def _parse_cursor(text: str, order: Order) -> tuple[int, str]:
@@ -222,7 +242,9 @@ def _parse_cursor(text: str, order: Order) -> tuple[int, str]:
             return value, row_id
     except (ValueError, TypeError, binascii.Error):
         pass
-    raise MarketError("invalid_argument", "after is not a cursor of this list", hint="pass an endCursor, with the same sort")
+    raise MarketError(
+        "invalid_argument", "after is not a cursor of this list", hint="pass an endCursor, with the same sort"
+    )
 
 
 def _sort_value(value: Any) -> int:

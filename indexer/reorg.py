@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from itertools import pairwise
 from typing import Protocol
 
 
@@ -33,7 +34,7 @@ def link(cursor_hash: str | None, headers: Sequence[Header]) -> Link:
     Args:
         cursor_hash: hash of the last indexed block; none if nothing is indexed yet, then anything follows.
     """
-    for before, after in zip(headers, headers[1:], strict=False):
+    for before, after in pairwise(headers):
         if after.number != before.number + 1 or after.parent_hash != before.hash:
             return Link.TORN
     if headers and cursor_hash is not None and headers[0].parent_hash != cursor_hash:

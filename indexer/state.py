@@ -18,8 +18,8 @@ Key = tuple[str, str]
 class State:
     """A working set of rows.
 
-    `load` puts rows in as the database has them; `get` and `put` are the handlers' whole view of the world. A row that was never
-    loaded reads as absent, so the store must load every row the events can reach.
+    `load` puts rows in as the database has them; `get` and `put` are the handlers' whole view of the world. A row that
+    was never loaded reads as absent, so the store must load every row the events can reach.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class State:
         self._rows[(table, row["id"])] = dict(row)
 
     def begin_block(self, number: int, *, undoable: bool) -> None:
-        """From here on, the first change of a row keeps what the row was before `number`, if the block is `undoable`."""
+        """From here on the first change of a row keeps what it was before `number`, if the block is `undoable`."""
         self._block = number if undoable else None
 
     def get(self, table: str, row_id: str) -> Row | None:
@@ -50,7 +50,7 @@ class State:
         if row is None:
             raise MarketError(
                 "chain_mismatch",
-                f"{type(event).__name__} in block {event.block_number} is about {row_id}, which no indexed event has made",
+                f"{type(event).__name__} in block {event.block_number} is about {row_id}, which no event made",
                 hint="does the deployment file name the block of the first contract, and does the node keep all logs?",
             )
         return row

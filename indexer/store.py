@@ -1,7 +1,7 @@
 """The only writer of the indexer's database: blocks in, blocks out, each in one transaction with the cursor.
 
-A killed indexer finds either all of a batch or nothing of it. Above the finalized block every changed row leaves its before-image, so
-that rolling back undoes updates as exactly as inserts.
+A killed indexer finds either all of a batch or nothing of it. Above the finalized block every changed row leaves its
+before-image, so that rolling back undoes updates as exactly as inserts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Changes:
-    """What a commit changed, for those who wait: jobs with another status (or gone), resources one can rent now and could not before."""
+    """What a commit changed: jobs with another status (or gone), resources that were not rentable and now are."""
 
     jobs: frozenset[str] = frozenset()
     rentable: frozenset[str] = frozenset()
@@ -53,7 +53,11 @@ def make_engine(url: str) -> AsyncEngine:
     try:
         engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
     except SQLAlchemyError as error:
-        raise MarketError("invalid_config", "database_url is not a database URL", hint="sqlite+aiosqlite:///path or postgresql+asyncpg://…") from error
+        raise MarketError(
+            "invalid_config",
+            "database_url is not a database URL",
+            hint="sqlite+aiosqlite:///path or postgresql+asyncpg://…",
+        ) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine.sync_engine, "connect", _tune_sqlite)
     elif engine.dialect.name != "postgresql":
@@ -99,7 +103,9 @@ class Store:
             rows = await connection.execute(select(tables.blocks.c.number, tables.blocks.c.hash))
             return {number: block_hash for number, block_hash in rows}
 
-    async def apply(self, cursor: Cursor, blocks: Sequence[Block], logs: Sequence[Indexed], finalized: int) -> tuple[Cursor, Changes]:
+    async def apply(
+        self, cursor: Cursor, blocks: Sequence[Block], logs: Sequence[Indexed], finalized: int
+    ) -> tuple[Cursor, Changes]:
         """Index a stretch that follows `cursor`.
 
         Args:
@@ -131,7 +137,11 @@ class Store:
             MarketError: `chain_reorganized`: `number` is below the finalized block.
         """
         async with self._begin() as connection:
-            kept = (await connection.execute(select(tables.blocks).where(tables.blocks.c.number == number))).mappings().first()
+            kept = (
+                (await connection.execute(select(tables.blocks).where(tables.blocks.c.number == number)))
+                .mappings()
+                .first()
+            )
             if kept is None or number < cursor.finalized:
                 raise beyond_finality(cursor, number)
             target = Block(kept["number"], kept["hash"], kept["parent_hash"], kept["timestamp"])
@@ -142,7 +152,9 @@ class Store:
                 ids = [row_id for table_name, row_id in before if table_name == name]
                 for chunk in _chunks(ids):
                     await connection.execute(delete(table).where(table.c.id.in_(chunk)))
-                await _insert(connection, table, [row for (table_name, _), row in before.items() if table_name == name and row])
+                await _insert(
+                    connection, table, [row for (table_name, _), row in before.items() if table_name == name and row]
+                )
             for table in (tables.logs, tables.undo):
                 await connection.execute(delete(table).where(table.c.block_number > number))
             await connection.execute(delete(tables.blocks).where(tables.blocks.c.number > number))
@@ -157,6 +169,11 @@ class Store:
             if isinstance(error, DBAPIError) and not error.connection_invalidated and "disk" in str(error.orig):
                 raise MarketError("disk_full", "the indexer's database cannot grow", hint="free disk space") from error
             raise
+
+
+def identity_of(chain_id: int, addresses: Mapping[str, str]) -> str:
+    """Names what a database was built from."""
+    return json.dumps([chain_id, dict(sorted(addresses.items()))])
 
 
 def beyond_finality(cursor: Cursor, number: int | None) -> MarketError:
@@ -220,7 +237,9 @@ async def _write(connection: AsyncConnection, state: State) -> None:
 
 async def _before_images(connection: AsyncConnection, number: int) -> dict[Key, Row | None]:
     """What each row changed above `number` was at `number`: its oldest image above."""
-    newest_first = select(tables.undo).where(tables.undo.c.block_number > number).order_by(tables.undo.c.block_number.desc())
+    newest_first = (
+        select(tables.undo).where(tables.undo.c.block_number > number).order_by(tables.undo.c.block_number.desc())
+    )
     rows = (await connection.execute(newest_first)).mappings()
     return {(row["table_name"], row["id"]): row["before"] for row in rows}
 
@@ -232,14 +251,16 @@ async def _forget(connection: AsyncConnection, final: int) -> None:
 
 
 async def _advance(connection: AsyncConnection, cursor: Cursor, to: Block) -> None:
-    """Move the cursor from where this indexer believes it is; the first write, so that two indexers exclude each other."""
+    """Move the cursor from where this indexer believes it is: the first write, so two indexers exclude each other."""
     moved = await connection.execute(
         update(tables.meta)
         .where(tables.meta.c.key == "cursor", tables.meta.c.value == _mark(cursor))
         .values(value=_mark(to))
     )
     if moved.rowcount != 1:
-        raise MarketError("already_running", "another indexer works on this database", hint="give each its own database")
+        raise MarketError(
+            "already_running", "another indexer works on this database", hint="give each its own database"
+        )
 
 
 async def _cursor(connection: AsyncConnection) -> Cursor:
@@ -281,7 +302,9 @@ def _differences(before: Mapping[Key, Row], after: Mapping[Key, Row | None]) -> 
 
     return Changes(
         frozenset(k[1] for k, new in after.items() if k[0] == "jobs" and status(before.get(k)) != status(new)),
-        frozenset(k[1] for k, new in after.items() if k[0] == "resources" and rentable(new) and not rentable(before.get(k))),
+        frozenset(
+            k[1] for k, new in after.items() if k[0] == "resources" and rentable(new) and not rentable(before.get(k))
+        ),
     )
 
 

@@ -1,7 +1,7 @@
 """The indexer's tables: derived from the chain, and rebuilt from it whenever `SCHEMA_VERSION` changes.
 
-Every state table has one text primary key `id`, so that one undo table can hold before-images of all of them. Amounts are
-fixed-width decimal text: exact on every database, and ordered as numbers.
+Every state table has one text primary key `id`, so that one undo table can hold before-images of all of them. Amounts
+are fixed-width decimal text: exact on every database, and ordered as numbers.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ resources = Table(
     Column("available", Boolean, nullable=False),
     Column("last_job", String(66)),
     Column("busy", Boolean, nullable=False),
-    Column("total_uptime", BigInteger, nullable=False),
+    Column("total_uptime", Amount, nullable=False),
     Column("registered_at", BigInteger, nullable=False),
     Index("resources_by_provider", "provider"),
     Index("resources_by_price", "price_per_hour", "id"),
@@ -197,8 +197,8 @@ reports = Table(
     "reports",
     metadata,
     Column("id", String(20), primary_key=True),
-    Column("seq", BigInteger, nullable=False),
-    Column("epoch", BigInteger, nullable=False),
+    Column("seq", Amount, nullable=False),
+    Column("epoch", Amount, nullable=False),
     Column("outcomes_root", String(66), nullable=False),
     Column("count", BigInteger, nullable=False),
     Column("applied", BigInteger, nullable=False),
@@ -226,7 +226,9 @@ tokens = Table(
     Column("allowed", Boolean, nullable=False),
 )
 
-market = Table("market", metadata, Column("id", String(8), primary_key=True), Column("fee_bps", BigInteger, nullable=False))
+market = Table(
+    "market", metadata, Column("id", String(8), primary_key=True), Column("fee_bps", BigInteger, nullable=False)
+)
 
 STATE_TABLES: Mapping[str, Table] = {
     table.name: table
