@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import docker
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException
+from docker.utils import kwargs_from_env
 
 _START_S = 30
 _BUSYBOX = ("/bin/busybox", "/usr/bin/busybox")
@@ -54,7 +55,6 @@ def busybox_image(
             client.import_image_from_data(_busybox_tar(), repository=repository, tag=version)
         dockerfile = "\n".join([f"FROM {base}", *changes, *(f"COPY {name} /{name}" for name in files or {}), ""])
         context = {"Dockerfile": dockerfile.encode(), **(files or {})}
-        # Fixed times make the same content the same layer.
         for event in client.build(
             fileobj=io.BytesIO(_tar(context)), custom_context=True, tag=tag, rm=True, decode=True
         ):
@@ -69,14 +69,14 @@ def remove_images(*tags: str) -> None:
         for tag in (*tags, f"gpumarket-test-base:{_busybox_key()}"):
             try:
                 client.remove_image(tag, force=tag in tags)
-            except docker.errors.APIError as error:
+            except APIError as error:
                 if error.status_code not in (404, 409):
                     raise
 
 
 def _connect() -> docker.APIClient | None:
     try:
-        return docker.APIClient(version="auto", timeout=60, **docker.utils.kwargs_from_env())
+        return docker.APIClient(version="auto", timeout=60, **kwargs_from_env())
     except DockerException:
         return None
 
