@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +42,8 @@ class KuboStore:
         self._api_url = api_url
         self._timeout_s = timeout_s
         self._clients = threading.local()
+        # The library passes urllib3 an argument that is about to go; nobody who runs gpumarket can act on that.
+        warnings.filterwarnings("ignore", message="The 'strict' parameter", category=FutureWarning)
         with self._call() as client:
             text = str(client.version()["Version"])
         if tuple(int(part) for part in text.split("-")[0].split(".")[:2]) < MINIMUM_VERSION:
@@ -107,7 +110,8 @@ class KuboStore:
     def import_car(self, stream: ByteStream) -> None:
         """Let Kubo read a CAR itself: one request instead of one per block. Nothing is pinned."""
         with self._call() as client:
-            client.dag.imprt(stream, opts={"pin-roots": "false"})
+            # Without statistics the daemon would answer nothing at all, which the library takes for an error.
+            client.dag.imprt(stream, opts={"pin-roots": "false", "stats": "true"})
 
     @contextmanager
     def _call(self) -> Iterator[Any]:
