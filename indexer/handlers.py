@@ -79,7 +79,7 @@ def job_completed(state: State, event: events.JobCompleted, at: int) -> None:
         event,
         status=JobStatus.COMPLETED,
         end_reason=int(event.reason),
-        ended_at=at,
+        ended_at=_clock_at(state.need("jobs", event.job_id, event), at),
         billable_seconds=event.billable_seconds,
         final_cost=event.final_cost,
         result_cid=None if event.result_cid == NO_ID else event.result_cid,
@@ -98,8 +98,8 @@ def job_disputed(state: State, event: events.JobDisputed, at: int) -> None:
         state,
         event,
         status=JobStatus.DISPUTED,
-        ended_at=job["ended_at"] or at,
         end_reason=job["end_reason"] or int(EndReason.DISPUTED),
+        ended_at=job["ended_at"] or _clock_at(job, at),
     )
     _free(state, event)
     state.put(
@@ -265,6 +265,14 @@ def _change_job(state: State, event: Any, **values: Any) -> None:
     if "status" in values:
         values["status"] = int(values["status"])
     state.put("jobs", {**state.need("jobs", event.job_id, event), **values})
+
+
+def _clock_at(job: Row, at: int) -> int | None:
+    """When the clock of a job that ends in a block made `at` stood still; none if it never ran. As the market's own."""
+    if job["started_at"] is None:
+        return None
+    stop = min(at, job["started_at"] + job["duration"])
+    return stop if job["dead_at"] is None else min(stop, job["dead_at"])
 
 
 def _free(state: State, event: Any) -> None:
