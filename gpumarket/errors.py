@@ -65,6 +65,7 @@ ERROR_KINDS: dict[str, ErrorKind] = {
     "disk_full": ErrorKind(507, 9, "There is not enough free disk space."),
     "machine_unsuitable": ErrorKind(503, 9, "This machine lacks what the task needs."),
     "already_running": ErrorKind(409, 9, "Another process already works on this data directory."),
+    "outcome_unsupported": ErrorKind(409, 6, "An oracle's own observations do not carry what it is asked to sign."),
     "rate_limited": ErrorKind(429, 6, "Too many requests; try again later."),
     "request_too_complex": ErrorKind(400, 2, "The query is deeper, larger or costlier than allowed."),
 }
