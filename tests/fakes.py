@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from gpumarket.chain.types import Block
 from gpumarket.errors import MarketError
+from gpumarket.ipfs import unixfs
+from gpumarket.ipfs.cid import Cid
+from gpumarket.ipfs.store import Collected, Pin
 from provider_agent.runtime import (
     SPEC_LABEL,
     Container,
@@ -47,6 +53,13 @@ class _FakeContainer:
     stop_reason: str = ""
 
 
+def _write_tree(dest: Path, files: Mapping[str, bytes]) -> None:
+    dest.mkdir(parents=True)
+    for name, data in files.items():
+        (dest / name).parent.mkdir(parents=True, exist_ok=True)
+        (dest / name).write_bytes(data)
+
+
 class FakeRuntime:
     """A container engine in memory; see `provider_agent.runtime.Runtime`.
 
@@ -80,7 +93,7 @@ class FakeRuntime:
     async def load(self, archive: Path, tag: str) -> str:
         self._check(f"load {tag}")
         self.images.setdefault(tag, self.default)
-        return "sha256:" + hashlib.sha256(archive.read_bytes()).hexdigest()
+        return "sha256:" + hashlib.sha256(str(archive).encode()).hexdigest()
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         self._check()
@@ -145,6 +158,7 @@ class FakeRuntime:
             ts = f"2026-01-01T00:00:00.{number:09d}Z"
             if ts > since:
                 yield LogLine(ts, "stdout", text)
+        # Other tasks of the test must end it; the time that passes is theirs.
         while follow and self._seen(held).running:
             await asyncio.sleep(0)
 
@@ -159,10 +173,7 @@ class FakeRuntime:
         total = sum(len(data) for data in held.program.files.values())
         if total > max_bytes:
             raise MarketError("image_too_large", f"the results hold more than {max_bytes} bytes")
-        dest.mkdir(parents=True)
-        for name, data in held.program.files.items() if path == held.spec.results_path else ():
-            (dest / name).parent.mkdir(parents=True, exist_ok=True)
-            (dest / name).write_bytes(data)
+        _write_tree(dest, held.program.files if path == held.spec.results_path else {})
         return total
 
     async def remove_image(self, tag: str) -> None:
@@ -194,9 +205,9 @@ class FakeRuntime:
 
     def _seen(self, held: _FakeContainer) -> Container:
         seconds = held.program.seconds
-        if held.started_at is not None and held.finished_at is None and seconds is not None:
-            if self._clock() >= held.started_at + seconds:
-                held.exit_code, held.finished_at = held.program.exit_code, held.started_at + seconds
+        going = held.started_at is not None and held.finished_at is None
+        if going and seconds is not None and self._clock() >= (held.started_at or 0) + seconds:
+            held.exit_code, held.finished_at = held.program.exit_code, (held.started_at or 0) + seconds
         state = ContainerState.RUNNING if held.started_at is not None else ContainerState.CREATED
         if held.finished_at is not None:
             state = ContainerState.EXITED
@@ -204,3 +215,106 @@ class FakeRuntime:
             held.id, held.spec.name, state, held.exit_code, False, held.started_at, held.finished_at, held.labels,
             held.spec.image, held.stop_reason,
         )  # fmt: skip
+
+
+class MemoryBlocks:
+    """A block store in memory. Checked against the real ones by tests/integration/ipfs/test_block_stores.py."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[bytes, bytes] = {}
+        self.pinned: dict[Cid, str] = {}
+
+    def get(self, cid: Cid) -> bytes | None:
+        block = self.blocks.get(cid.digest)
+        if block is not None and not cid.matches(block):
+            raise MarketError("image_block_corrupt", f"block {cid} is damaged", cid=str(cid))
+        return block
+
+    def put(self, cid: Cid, block: bytes) -> None:
+        self.blocks[cid.digest] = block
+
+    def has(self, cid: Cid) -> bool:
+        return cid.digest in self.blocks
+
+    def pin(self, cid: Cid, name: str = "") -> None:
+        self._reachable(cid)
+        self.pinned[cid] = name
+
+    def unpin(self, cid: Cid) -> None:
+        self.pinned.pop(cid, None)
+
+    def pins(self) -> tuple[Pin, ...]:
+        return tuple(Pin(cid, name) for cid, name in sorted(self.pinned.items(), key=lambda item: str(item[0])))
+
+    def gc(self, now: float) -> Collected:
+        keep = {digest for cid in self.pinned for digest in self._reachable(cid)}
+        gone = {digest: block for digest, block in self.blocks.items() if digest not in keep}
+        for digest in gone:
+            del self.blocks[digest]
+        return Collected(len(gone), sum(map(len, gone.values())))
+
+    def _reachable(self, cid: Cid) -> set[bytes]:
+        block = self.get(cid)
+        if block is None:
+            raise MarketError("image_block_missing", f"block {cid} is not in the store", cid=str(cid))
+        return {cid.digest}.union(*(self._reachable(link.cid) for link in unixfs.parse(cid, block).links))
+
+
+class FakeNode:
+    """A node whose chain a test writes: blocks with raw logs, finality, reorganizations, silence.
+
+    Fits `indexer.follow.Chain`. A block's hash depends on its parent and its logs, as in reality.
+    """
+
+    def __init__(self, *, finality_depth: int = 1_000) -> None:
+        self.finality_depth = finality_depth
+        self.silent = False
+        self.blocks: list[Block] = []
+        self.requests = 0
+        self._logs: dict[str, list[dict[str, Any]]] = {}
+        self.add([])
+
+    def add(self, logs: Sequence[dict[str, Any]], *, salt: str = "") -> Block:
+        """Append a block with these logs (address, topics, data); their places are filled in."""
+        number = len(self.blocks)
+        parent = self.blocks[-1].hash if self.blocks else "0x" + "00" * 32
+        seed = json.dumps([number, parent, salt, list(logs)])
+        block = Block(number, "0x" + hashlib.sha256(seed.encode()).hexdigest(), parent, 1_700_000_000 + 2 * number)
+        self.blocks.append(block)
+        self._logs[block.hash] = [
+            {
+                **log,
+                "blockNumber": hex(number),
+                "blockHash": block.hash,
+                "transactionHash": "0x" + hashlib.sha256(f"{block.hash}{index}".encode()).hexdigest(),
+                "logIndex": hex(index),
+            }
+            for index, log in enumerate(logs)
+        ]
+        return block
+
+    def drop(self, depth: int) -> None:
+        """Forget the newest blocks; what is added next is another history."""
+        del self.blocks[len(self.blocks) - depth :]
+
+    async def block(self, which: int | str) -> Block:
+        self._speak()
+        number = which if isinstance(which, int) else len(self.blocks) - 1
+        if which == "finalized":
+            number = max(0, number - self.finality_depth)
+        if not 0 <= number < len(self.blocks):
+            raise MarketError("not_found", f"the node has no block {which}")
+        return self.blocks[number]
+
+    async def logs(self, from_block: int, to_block: int) -> list[dict[str, Any]]:
+        self._speak()
+        return [log for block in self.blocks[from_block : to_block + 1] for log in self._logs[block.hash]]
+
+    async def logs_of_block(self, block_hash: str) -> list[dict[str, Any]]:
+        self._speak()
+        return list(self._logs[block_hash])
+
+    def _speak(self) -> None:
+        self.requests += 1
+        if self.silent:
+            raise MarketError("chain_unreachable", "the node is silent")
