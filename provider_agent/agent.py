@@ -14,12 +14,13 @@ from gpumarket.chain.types import Block, Job, Windows
 from gpumarket.errors import MarketError
 from gpumarket.rules.job_state import JobStatus
 from gpumarket.rules.units import NO_ADDRESS, JobId
-from provider_agent.container import container_name
+from provider_agent.container import EXPIRY_SLACK_S, container_name
 from provider_agent.follow import Follower
 from provider_agent.job import Desk, JobDesk
-from provider_agent.reconcile import Action, ChainView, plan
+from provider_agent.reconcile import Action, ChainView, ends_at, plan
 from provider_agent.runtime import Container
 from provider_agent.state import HOLDS_MACHINE, JobRow, JobState
+from provider_agent.watchdog import write_lease
 
 SAFE_DEPTH = 5
 FINAL_DEPTH = 64
@@ -128,6 +129,8 @@ class Agent:
         move = plan(view, row, container, now=int(self._d.clock()), machine_free=free)
         if container is not None and container.running:
             self._d.pump.ensure(job_id, container)
+            if view.job.status is JobStatus.RUNNING:
+                write_lease(self._d.leases, container.name, ends_at(view.job) + EXPIRY_SLACK_S)
         if move.action is Action.WAIT:
             return False
         await self._jobs.carry_out(move, view, row, container)

@@ -30,7 +30,7 @@ _OPEN_S = 10.0
 
 
 class Pulse:
-    """Makes signed heartbeats with rising numbers, also over restarts: the number is at least the time."""
+    """Makes signed heartbeats with rising numbers, also over restarts: the number is at least the time in 1/100 s."""
 
     def __init__(self, deployment: Deployment, signer: Signer, clock: Clock) -> None:
         self._deployment = deployment
@@ -40,8 +40,9 @@ class Pulse:
 
     def beat(self, jobs: list[JobId], metrics: Mapping[str, Any]) -> str:
         """The text frame of the next heartbeat."""
-        timestamp = int(self._clock())
-        self._seq = max(self._seq + 1, timestamp)
+        now = self._clock()
+        timestamp = int(now)
+        self._seq = max(self._seq + 1, int(now * 100))
         text = json.dumps(metrics, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         digest = hashlib.sha256(text.encode()).digest()
         provider = self._signer.address

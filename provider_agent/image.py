@@ -14,6 +14,7 @@ from gpumarket.images.policy import Policy, check, check_content
 from gpumarket.ipfs.cid import Cid
 from gpumarket.ipfs.fetch import fetch
 from gpumarket.ipfs.store import BlockStore
+from provider_agent.sources import Resolve, public_sources
 
 Progress = Callable[[int, int | None], None]
 """Called with (bytes done, bytes in all or None)."""
@@ -32,13 +33,22 @@ class ImageDesk:
 
     Args:
         gateways: trustless gateways to ask after the job's own sources.
+        resolve: how sources in this host's own network are recognised and left out; None to ask them too.
     """
 
-    def __init__(self, store: BlockStore, http: httpx.AsyncClient, policy: Policy, gateways: Sequence[str]) -> None:
+    def __init__(
+        self,
+        store: BlockStore,
+        http: httpx.AsyncClient,
+        policy: Policy,
+        gateways: Sequence[str],
+        resolve: Resolve | None,
+    ) -> None:
         self._store = store
         self._http = http
         self._policy = policy
         self._gateways = tuple(gateways)
+        self._resolve = resolve
 
     async def prepare(self, root: Cid, sources: Sequence[str], progress: Progress, timeout: float) -> str:
         """Fetch what is missing, verify, check against the host's policy, pin.
@@ -51,7 +61,8 @@ class ImageDesk:
         Raises:
             MarketError: `image_*`, `content_malformed`, `source_unreachable`, `disk_full`.
         """
-        everywhere = (*sources, *self._gateways)
+        asked = tuple(sources) if self._resolve is None else await public_sources(sources, self._resolve)
+        everywhere = (*asked, *self._gateways)
         limit = self._policy.max_bytes
         try:
             async with asyncio.timeout(timeout):

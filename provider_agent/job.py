@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -30,6 +31,7 @@ from provider_agent.reconcile import Action, ChainView, Move
 from provider_agent.results import ResultsDesk
 from provider_agent.runtime import Container, Runtime
 from provider_agent.state import JobRow, JobState, StopReason
+from provider_agent.watchdog import drop_lease
 
 STOP_GRACE_S = 10.0
 """Between SIGTERM and SIGKILL."""
@@ -69,6 +71,7 @@ class Desk:
     resource_id: ResourceId
     limits: Limits
     registry_port: int
+    leases: Path
     poll_s: float
     clock: Clock
     log: Log
@@ -185,9 +188,10 @@ class JobDesk:
         desk.logs.set_status(row.job_id, "STARTING")
         spec, root = read_spec(row), image_root(row)
         start_by = view.job.since + view.windows.start
-        # An adopted job may lack the digest; the blocks are here, so this is no second download.
-        manifest = row.manifest or await desk.images.prepare(root, spec.sources, lambda *_: None, 60.0)
-        reference = f"127.0.0.1:{desk.registry_port}/ipfs/{root}@{manifest}"
+        if not row.manifest:  # adopted without it; the blocks are here, so this is no second download
+            manifest = await desk.images.prepare(root, spec.sources, lambda *_: None, max(5.0, start_by - desk.clock()))
+            row = desk.journal.move(row.job_id, row.state, self._now(), manifest=manifest)
+        reference = f"127.0.0.1:{desk.registry_port}/ipfs/{root}@{row.manifest}"
         await desk.runtime.pull(reference, image_tag(desk.market, row.job_id))
         desk.fault("image pulled")
         await desk.runtime.create(container_spec(desk.market, desk.machine, row, spec, start_by))
@@ -231,6 +235,7 @@ class JobDesk:
         desk = self._d
         await desk.pump.stop(row.job_id)
         await desk.runtime.remove(container_name(desk.market, row.job_id))
+        drop_lease(desk.leases, container_name(desk.market, row.job_id))
         desk.fault("container removed")
         await desk.runtime.remove_image(image_tag(desk.market, row.job_id))
         if not any(other.image == row.image and other.job_id != row.job_id for other in desk.journal.open_jobs()):
@@ -270,17 +275,9 @@ class JobDesk:
         self._d.fault(f"{action.value} mined")
 
     async def _execute(self, row: JobRow, name: str, call: calls.Call) -> None:
-        """Once per job and action. A mined refusal frees the action for another try: time may be what was wrong."""
-        note = f"retries:{row.job_id}:{name}"
-        retries = int(self._d.journal.note(note) or 0)
-        key = f"job:{row.job_id}:{name}" + (f":{retries}" if retries else "")
+        """Once per job and action, whatever happens in between."""
         self._d.fault(f"{name} due")
-        try:
-            receipt = await self._d.transactions.execute(key, call)
-        except MarketError as error:
-            if error.code == "transaction_reverted":
-                self._d.journal.set_note(note, str(retries + 1))
-            raise
+        receipt = await self._d.transactions.execute(f"job:{row.job_id}:{name}", call)
         self._d.log.info("transaction mined", job_id=row.job_id, call=call.label, tx=receipt.tx_hash)
 
     def _move(self, row: JobRow, state: JobState, **values: Any) -> None:

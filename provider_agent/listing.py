@@ -108,13 +108,7 @@ class Lister:
 
     async def _once(self, name: str, call: calls.Call) -> None:
         """Send under a key that survives a crash and is not used again after success."""
-        key = self._journal.intent(name)
-        try:
-            await self._transactions.execute(key, call)
-        except MarketError as error:
-            if error.code == "transaction_reverted":
-                self._journal.fulfil(name)
-            raise
+        await self._transactions.execute(self._journal.intent(name), call)
         self._journal.fulfil(name)
 
 
