@@ -271,8 +271,8 @@ def _clock_at(job: Row, at: int) -> int | None:
     """When the clock of a job that ends in a block made `at` stood still; none if it never ran. As the market's own."""
     if job["started_at"] is None:
         return None
-    stop = min(at, job["started_at"] + job["duration"])
-    return stop if job["dead_at"] is None else min(stop, job["dead_at"])
+    stop: int = min(at, job["started_at"] + job["duration"])
+    return stop if job["dead_at"] is None else min(stop, int(job["dead_at"]))
 
 
 def _free(state: State, event: Any) -> None:
