@@ -57,12 +57,15 @@ class Anvil:
 
 
 @contextlib.contextmanager
-def anvil(*, block_time: float | None = None, state: Path | None = None, port: int | None = None) -> Iterator[Anvil]:
+def anvil(
+    *, block_time: float | None = None, state: Path | None = None, port: int | None = None, slots: int | None = None
+) -> Iterator[Anvil]:
     """Start a node, wait until it answers, stop it at the end.
 
     Args:
         block_time: seconds between blocks; None mines a block per transaction.
         state: a file written by `--dump-state` to start from.
+        slots: blocks in an epoch: `safe` lags the newest block by one epoch, `finalized` by two.
     """
     program = shutil.which("anvil")
     if program is None:
@@ -71,6 +74,8 @@ def anvil(*, block_time: float | None = None, state: Path | None = None, port: i
     command = [program, "--port", str(port), "--silent"]
     if block_time is not None:
         command += ["--block-time", str(block_time)]
+    if slots is not None:
+        command += ["--slots-in-an-epoch", str(slots)]
     if state is not None:
         command += ["--load-state", str(state)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
