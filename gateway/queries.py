@@ -5,10 +5,12 @@ from __future__ import annotations
 FILTERS = {
     "gpuModel": "text",
     "provider": "text",
-    "location": "text",
+    "paymentToken": "text",
     "minMemoryGB": "int",
     "minVcpu": "int",
+    "gpuCount": "int",
     "minGpuCount": "int",
+    "minStorageGB": "int",
     "minReputation": "int",
     "maxPricePerHour": "amount",
     "available": "bool",

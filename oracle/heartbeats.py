@@ -115,7 +115,8 @@ class Tracker:
                 "invalid_argument", "heartbeat lists too many jobs", jobs=len(beat.jobs), maximum=MAX_JOBS
             )
         track = self._tracks.setdefault(beat.provider, _Track(watched_since=now, last=now))
-        if beat.seq <= track.seq or beat.timestamp < track.timestamp:
+        # A host that lost its counter starts again from a lower number; time alone then tells new from replayed.
+        if (beat.timestamp, beat.seq) <= (track.timestamp, track.seq):
             raise MarketError("invalid_argument", "heartbeat is not newer than the last", seq=beat.seq, last=track.seq)
         ended: Silence | None = None
         if now - track.last > self.rhythm.silence_s:

@@ -10,6 +10,7 @@ from functools import partial
 from gpumarket.errors import MarketError
 from gpumarket.log import Log
 from gpumarket.rules.job_state import JobStatus
+from gpumarket.rules.units import Address
 from oracle.agents import Agents
 from oracle.committee import Member
 from oracle.heartbeats import Tracker
@@ -20,6 +21,9 @@ from oracle.reporter import Reporter
 
 KEEP_BLOCKS_EPOCHS = 4
 EPOCH_DELAY_S = 0.3
+
+MAX_PER_MINUTE = 15
+"""Challenges to one host; hosts refuse more than 20."""
 
 Wait = Callable[[float], Awaitable[bool]]
 """Sleeps at most so many seconds; true if the service is stopping."""
@@ -44,6 +48,7 @@ class Watch:
         self._market, self._tracker, self._agents = market, tracker, agents
         self._member, self._reporter, self._journal = member, reporter, journal
         self._clock, self._wait, self._log = clock, wait, log
+        self._asked: dict[Address, list[float]] = {}
         self.transcripts: dict[Finding, int] = dict.fromkeys(Finding, 0)
 
     async def follow(self, period_s: float) -> None:
@@ -67,17 +72,22 @@ class Watch:
 
     async def ask_one(self) -> Transcript | None:
         """One challenge, if there is anybody to ask."""
-        jobs = [j for p in self._agents.connected() if self._agents.is_idle(p) for j in self._market.live(p)]
+        now = self._clock()
+        self._asked = {p: recent for p, at in self._asked.items() if (recent := [t for t in at if t > now - 60])}
+        hosts = [p for p in self._agents.connected() if self._agents.is_idle(p)]
+        hosts = [p for p in hosts if len(self._asked.get(p, ())) < MAX_PER_MINUTE]
+        jobs = [job for host in hosts for job in self._market.live(host)]
         if not jobs:
             return None
         chosen = random.SystemRandom().choice(jobs)
+        self._asked.setdefault(chosen.job.provider, []).append(now)
         challenge = Challenge(
             challenge_id="0x" + secrets.token_hex(32),
             job_id=chosen.job.job_id,
             provider=chosen.job.provider,
             cid=chosen.image,
             nonce="0x" + secrets.token_hex(32),
-            issued_at=int(self._clock()),
+            issued_at=int(now),
         )
         transcript = _excused(chosen, await self._agents.challenge(challenge, self._member.statement))
         self._journal.save_transcript(transcript)
