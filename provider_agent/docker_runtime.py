@@ -31,7 +31,6 @@ from provider_agent.runtime import (
     Container,
     ContainerId,
     ContainerSpec,
-    ContainerState,
     DiskLimit,
     EngineInfo,
     LogLine,
@@ -46,6 +45,7 @@ _PULL_TIMEOUT_S = 1200.0
 _COPY_TIMEOUT_S = 1800.0
 _WATCH_EVERY_S = 2.0
 _THREADS = 8
+_HELPER = "-volumes"
 
 
 class DockerRuntime:
@@ -122,8 +122,6 @@ class DockerRuntime:
             raise MarketError(
                 "docker_failed", f"another container is named {spec.name}", hint="remove it, or let the agent recover"
             )
-        if found.state is ContainerState.CREATED:
-            await self._call(lambda: self._open_volumes(spec))
         return found.id
 
     async def start(self, container: ContainerId) -> None:
@@ -154,7 +152,8 @@ class DockerRuntime:
 
         def call() -> None:
             client = self._api()
-            _unless_gone(lambda: client.remove_container(name_or_id, v=True, force=True))
+            for container in (name_or_id, name + _HELPER):
+                _unless_gone(lambda container=container: client.remove_container(container, v=True, force=True))  # type: ignore[misc]
             held = client.volumes(filters={"label": f"{VOLUME_LABEL}={name}"}).get("Volumes") or []
             for volume in held:
                 _unless_gone(lambda volume=volume: client.remove_volume(volume["Name"]))  # type: ignore[misc]
@@ -260,6 +259,8 @@ class DockerRuntime:
         wanted = settings(spec, config, host_facts(info))
         for path, size in volumes(spec).items():
             self._make_volume(client, spec, path, size, user_of(config))
+        if volumes(spec) and self._bounded_by(client) is not DiskLimit.LOOP:
+            self._open_volumes(client, spec, user_of(config))
         host = client.create_host_config(**wanted.host)
         try:
             client.create_container(
@@ -290,16 +291,18 @@ class DockerRuntime:
         _unless_gone(lambda: client.remove_volume(name))
         client.create_volume(name, driver="local", driver_opts=options, labels=labels)
 
-    def _open_volumes(self, spec: ContainerSpec) -> None:
+    def _open_volumes(self, client: Any, spec: ContainerSpec, user: str) -> None:
         """Let the job's user write to volumes that Docker made for root.
 
-        The engine does it, so no root is needed here.
+        The engine unpacks folders of that owner over them, through a container that never starts; no root is needed.
         """
-        client = self._api()
-        if self._bounded_by(client) is DiskLimit.LOOP:
-            return
-        for path in volumes(spec):
-            client.put_archive(spec.name, path, extract.writable_folder())
+        mounts = [{"Type": "volume", "Source": volume_name(spec, path), "Target": path} for path in volumes(spec)]
+        helper = spec.name + _HELPER
+        _unless_gone(lambda: client.remove_container(helper))
+        host = client.create_host_config(mounts=mounts, network_mode="none")
+        client.create_container(spec.image, entrypoint=["/none"], name=helper, host_config=host, use_config_proxy=False)
+        client.put_archive(helper, "/", extract.folders_tar(volumes(spec), user))
+        client.remove_container(helper)
 
     async def _watch(self, container: ContainerId) -> None:
         """Start watching the volumes of a running container, if nothing else bounds them."""

@@ -45,13 +45,15 @@ def extract_tree(chunks: Iterable[bytes], dest: Path, max_bytes: int) -> int:
         raise
 
 
-def writable_folder() -> bytes:
-    """A tar that holds only its top folder, open to every user; unpacked over a volume it sets the volume's mode."""
+def folders_tar(paths: Iterable[str], owner: str) -> bytes:
+    """A tar of empty folders that belong to `owner` (`uid:gid`) and are open to every user."""
+    uid, gid = (int(part) for part in owner.split(":"))
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
-        entry = tarfile.TarInfo("./")
-        entry.type, entry.mode = tarfile.DIRTYPE, 0o777
-        tar.addfile(entry)
+        for path in paths:
+            entry = tarfile.TarInfo(path.strip("/") + "/")
+            entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o1777, uid, gid
+            tar.addfile(entry)
     return out.getvalue()
 
 

@@ -152,7 +152,7 @@ def _blob(store: BlockStore, root: Cid, digest: str, range_header: str, head: bo
 
 
 def _range(header: str, size: int) -> tuple[int, int] | None:
-    """Start and end (exclusive) of a single range; None to send everything, as RFC 9110 says of what is not understood."""
+    """Start and end (exclusive) of a single range; None to send everything, as for a range not understood."""
     match = _RANGE.fullmatch(header.strip())
     if match is None or match[0] == "bytes=-":
         return None

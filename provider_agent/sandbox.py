@@ -27,7 +27,7 @@ _MAX_IMAGE_VOLUMES = 32
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What the settings depend on: `runtime` is the low-level runtime to use, `init` whether there is an init binary."""
+    """What the settings depend on: the low-level `runtime` to use ("" for the default), if there is an `init` binary."""
 
     cpus: int
     cdi: bool
@@ -81,7 +81,7 @@ def settings(spec: ContainerSpec, image_config: Mapping[str, Any], facts: HostFa
         "security_opt": ["no-new-privileges:true"],
         "read_only": True,
         "tmpfs": {
-            "/tmp": f"rw,nosuid,nodev,size={spec.memory_bytes}",  # noqa: S108
+            "/tmp": f"rw,nosuid,nodev,mode=1777,size={spec.memory_bytes}",  # noqa: S108
             "/run": "rw,nosuid,nodev,noexec,size=16m",
         },
         "mounts": _mounts(spec, image_config),

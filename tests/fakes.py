@@ -159,7 +159,7 @@ class FakeRuntime:
             if ts > since:
                 yield LogLine(ts, "stdout", text)
         # Other tasks of the test must end it; the time that passes is theirs.
-        while follow and self._seen(held).running:
+        while follow and self._seen(held).running:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
     async def stats(self, container: ContainerId) -> Stats:

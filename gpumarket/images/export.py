@@ -26,21 +26,21 @@ def write_docker_archive(store: BlockStore, image: Image, dest: Path) -> int:
     config = image.config_descriptor
     name = config.digest.removeprefix("sha256:") + ".json"
     listing = json.dumps([{"Config": name, "RepoTags": None, "Layers": layers}]).encode()
-    try:
-        with dest.open("xb") as out, tarfile.open(fileobj=out, mode="w") as tar:
-            _add(tar, name, config.size, stream_file(store, blob_cid(store, image.root, config.digest, config.size)))
-            for path, layer in zip(layers, image.layers, strict=True):
-                chunks = stream_file(store, blob_cid(store, image.root, layer.digest, layer.size))
-                _add(tar, path, layer.size, chunks)
-            _add(tar, "manifest.json", len(listing), iter([listing]))
-    except OSError as error:
-        dest.unlink(missing_ok=True)
-        code = "disk_full" if error.errno in (28, 122) else "invalid_argument"
-        raise MarketError(code, f"cannot write {dest}: {error.strerror}") from error
-    except MarketError:
-        dest.unlink(missing_ok=True)
-        raise
-    return dest.stat().st_size
+    with dest.open("xb") as out:
+        try:
+            with tarfile.open(fileobj=out, mode="w") as tar:
+                content = stream_file(store, blob_cid(store, image.root, config.digest, config.size))
+                _add(tar, name, config.size, content)
+                for path, layer in zip(layers, image.layers, strict=True):
+                    content = stream_file(store, blob_cid(store, image.root, layer.digest, layer.size))
+                    _add(tar, path, layer.size, content)
+                _add(tar, "manifest.json", len(listing), iter([listing]))
+            return out.tell()
+        except BaseException as error:
+            dest.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in (28, 122):
+                raise MarketError("disk_full", f"no space for {dest.name}: {error.strerror}") from error
+            raise
 
 
 def _add(tar: tarfile.TarFile, name: str, size: int, chunks: Iterator[bytes]) -> None:

@@ -110,7 +110,7 @@ def _busybox_path() -> Path:
 
 
 def _busybox_key() -> str:
-    return str(_busybox_path().stat().st_size)
+    return f"{_busybox_path().stat().st_size}"
 
 
 def _busybox_tar() -> bytes:
@@ -124,10 +124,6 @@ def _busybox_tar() -> bytes:
                 link = tarfile.TarInfo(f"bin/{applet}")
                 link.type, link.linkname = tarfile.SYMTYPE, "busybox"
                 tar.addfile(link)
-        for folder in ("tmp", "run", "results", "workspace"):
-            entry = tarfile.TarInfo(folder)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(entry)
     return out.getvalue()
 
 
