@@ -51,7 +51,7 @@ ALLOWED: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
         _S.RUNNING: frozenset({_S.STOPPING, _S.CLOSED}),
         _S.STOPPING: frozenset({_S.STOPPED}),
         _S.STOPPED: frozenset({_S.CLOSED}),
-        _S.REFUSED: frozenset({_S.RUNNING, _S.STOPPING, _S.CLOSED}),
+        _S.REFUSED: frozenset({_S.CLOSED}) | {_S.STARTING, _S.RUNNING, _S.STOPPING},
         _S.CLOSED: frozenset(),
     }
 )
