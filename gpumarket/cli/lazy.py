@@ -60,7 +60,7 @@ def load_command(name: str, entry: Entry) -> Any:
     """
     app = _service(name) if not entry.module else importlib.import_module(entry.module).app
     command = typer.main.get_command(app)
-    if entry.whole or not isinstance(command, TyperGroup):
+    if entry.whole or not entry.module or not isinstance(command, TyperGroup):
         return command
     return command.commands[name]
 

@@ -61,8 +61,8 @@ def build_command(tag: str, run_id: str, folder: Path) -> tuple[str, ...]:
 
 
 def read_answer(results: Path) -> dict[str, Any]:
-    """What the container wrote."""
-    answer: dict[str, Any] = json.loads((results / "answer.json").read_text())
+    """What the container wrote to its /results; `results` is the whole tree that was pulled."""
+    answer: dict[str, Any] = json.loads((results / "results" / "answer.json").read_text())
     return answer
 
 

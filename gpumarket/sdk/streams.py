@@ -14,6 +14,9 @@ from gpumarket.errors import ERROR_KINDS, MarketError
 _PASSING = frozenset(
     {"provider_unreachable", "gateway_unreachable", "indexer_unreachable", "chain_unreachable", "not_found", "internal"}
 )
+# The agent answers this to strangers, and to anybody while it has not seen the job yet.
+_UNKNOWN_YET = "forbidden"
+_UNKNOWN_ATTEMPTS = 6
 _LONGEST_PAUSE_S = 5.0
 
 
@@ -83,7 +86,8 @@ async def follow(
         except (ConnectionError, TimeoutError) as error:
             last = MarketError("gateway_unreachable", f"the stream broke off: {error}", hint="is the gateway running?")
         except MarketError as error:
-            if error.code not in _PASSING:
+            unknown_yet = error.code == _UNKNOWN_YET and after == 0 and fruitless < _UNKNOWN_ATTEMPTS
+            if error.code not in _PASSING and not unknown_yet:
                 raise
             last = error
         fruitless += 1
