@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from enum import Enum
 
 import strawberry
-from graphql import GraphQLError
+from graphql import GraphQLError, GraphQLSyntaxError
 from strawberry.extensions import AddValidationRules, MaxTokensLimiter, ParserCache, ValidationCache
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
@@ -292,8 +292,8 @@ def _give_code(error: GraphQLError) -> None:
     cause = error.original_error
     if isinstance(cause, MarketError):
         shown = {"code": cause.code, "hint": cause.hint, "details": cause.details}
-    elif ("token" in error.message and "limit" in error.message.lower()) or "exceeded" in error.message:
-        shown = {"code": "request_too_complex"}
+    elif isinstance(error, GraphQLSyntaxError) and error.message.endswith("Parsing aborted."):
+        shown = {"code": "request_too_complex"}  # too many tokens, or nested too deeply
     elif cause is None or isinstance(cause, GraphQLError):
         shown = {"code": "invalid_argument"}
     else:
