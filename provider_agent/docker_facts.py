@@ -37,6 +37,7 @@ def engine_info(version: Mapping[str, Any], info: Mapping[str, Any], limit: Disk
         architecture=str(info.get("Architecture", "")),
         containers_running=int(info.get("ContainersRunning", 0)),
         limits_missing=limits_missing(info),
+        runc=next((str(c.get("Version", "")) for c in version.get("Components") or () if c.get("Name") == "runc"), ""),
     )
 
 

@@ -152,6 +152,7 @@ class EngineInfo:
     architecture: str
     containers_running: int
     limits_missing: tuple[str, ...] = ()
+    runc: str = ""
 
 
 class Runtime(Protocol):
