@@ -24,7 +24,9 @@ def postgres_server() -> Iterator[str]:
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres", "postgres")
         data = folder / "data"
-        _as_owner([_program("initdb"), "-D", str(data), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N"])
+        _as_owner(
+            [_program("initdb"), "-D", str(data), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N"]
+        )
         options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
         control = [_program("pg_ctl"), "-D", str(data), "-w", "-t", "30"]
         _as_owner([*control, "-l", str(folder / "log"), "-o", options, "start"])
@@ -40,7 +42,9 @@ def _program(name: str) -> str:
     installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
     found = str(installed[-1]) if installed else shutil.which(name)
     if found is None:
-        pytest.fail(f"PostgreSQL's {name} is not installed; on Debian or Ubuntu: apt-get install postgresql", pytrace=False)
+        pytest.fail(
+            f"PostgreSQL's {name} is not installed; on Debian or Ubuntu: apt-get install postgresql", pytrace=False
+        )
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from tests.unit.indexer.story import ADDRESSES
 class Indexer:
     """Everything but the network."""
 
-    def __init__(self, chain: Chain, engine: AsyncEngine, *, identity: str = "test") -> None:
+    def __init__(
+        self, chain: Chain, engine: AsyncEngine, *, addresses: Mapping[str, str] = ADDRESSES, start_block: int = 1
+    ) -> None:
         self.chain = chain
         self.engine = engine
         self.hub = Hub()
@@ -34,9 +36,9 @@ class Indexer:
         self.now = 0.0
         self.follower = Follower(
             chain,
-            Store(engine, identity),
-            ADDRESSES,
-            1,
+            Store(engine, "test"),
+            addresses,
+            start_block,
             publish=self._publish,
             clock=lambda: self.now,
             log=Log("test", stream=io.StringIO()),
@@ -95,6 +97,7 @@ async def contents(engine: AsyncEngine) -> dict[str, list[tuple[Any, ...]]]:
 
 def count_statements(engine: AsyncEngine, on: Callable[[str], None]) -> Callable[[], None]:
     """Call `on` with every SQL statement; the answer takes it off again."""
+
     def before(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
         on(statement)
 

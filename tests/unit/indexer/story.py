@@ -16,7 +16,8 @@ ABI = Path(__file__).parents[3] / "gpumarket/chain/abi"
 ADDRESSES = {
     name: checksum(f"0x{index:040x}")
     for index, name in enumerate(
-        ("PaymentEscrow", "StakeVault", "ResourceRegistry", "Marketplace", "ReputationSystem", "OracleCommittee"), 0xA001
+        ("PaymentEscrow", "StakeVault", "ResourceRegistry", "Marketplace", "ReputationSystem", "OracleCommittee"),
+        0xA001,
     )
 }
 TOKEN = checksum("0x" + "70" * 20)
@@ -54,7 +55,9 @@ def job_id(number: int) -> str:
     return hex_of(keccak(f"job {number}".encode()))
 
 
-def registered(provider: str, number: int, *, model: str = "NVIDIA H200", price: int = 3_600, memory: int = 64) -> dict[str, Any]:
+def registered(
+    provider: str, number: int, *, model: str = "NVIDIA H200", price: int = 3_600, memory: int = 64
+) -> dict[str, Any]:
     return raw(
         "ResourceRegistry", "ResourceRegistered", resource_id(provider, number), provider, model,
         1, 16, memory, 500, price, TOKEN, 60, 86_400, "0x" + "00" * 32,
@@ -65,7 +68,9 @@ def provider_registered(provider: str, endpoint: str = "http://host:1") -> dict[
     return raw("ResourceRegistry", "ProviderRegistered", provider, endpoint)
 
 
-def created(job: str, resource: str, *, user: str = RENTER, price: int = 3_600, duration: int = 600) -> list[dict[str, Any]]:
+def created(
+    job: str, resource: str, *, user: str = RENTER, price: int = 3_600, duration: int = 600
+) -> list[dict[str, Any]]:
     cost = -(-price * duration // 3_600)
     return [
         raw("Marketplace", "JobCreated", job, user, resource, "0x" + "ab" * 32, price, duration, cost, SPEC),
@@ -134,7 +139,15 @@ class History:
                     raw("PaymentEscrow", "Deposited", RENTER, TOKEN, 7),
                     raw("PaymentEscrow", "TokenAllowed", TOKEN, 0),
                     raw("Marketplace", "FeeUpdated", r.randrange(500)),
-                    raw("OracleCommittee", "CommitteeConfigured", "0x" + "0c" * 32, self.count, 1, [RENTER], ["http://o"]),
+                    raw(
+                        "OracleCommittee",
+                        "CommitteeConfigured",
+                        "0x" + "0c" * 32,
+                        self.count,
+                        1,
+                        [RENTER],
+                        ["http://o"],
+                    ),
                     raw("OracleCommittee", "ReportSubmitted", self.count, 1, "0x" + "0d" * 32, 1, "0x" + "0e" * 32, 1),
                 )
             )
@@ -154,7 +167,10 @@ class History:
             if known["status"] == 3:
                 return [raw(market, "JobStarted", job, now)]
         elif r.random() < 0.4:
-            return [raw(market, "JobExtended", job, RENTER, 700, 9), raw("PaymentEscrow", "FundsLocked", job, RENTER, TOKEN, 9)]
+            return [
+                raw(market, "JobExtended", job, RENTER, 700, 9),
+                raw("PaymentEscrow", "FundsLocked", job, RENTER, TOKEN, 9),
+            ]
         else:
             known["status"] = r.choice((4, 5))
         if known["status"] == 4:

@@ -13,7 +13,16 @@ from gpumarket.errors import MarketError
 from indexer.follow import HEAD_RANGE
 from tests.fakes import FakeNode
 from tests.unit.indexer.parts import contents, count_statements, indexer
-from tests.unit.indexer.story import PROVIDERS, History, created, job_id, provider_registered, raw, registered, resource_id
+from tests.unit.indexer.story import (
+    PROVIDERS,
+    History,
+    created,
+    job_id,
+    provider_registered,
+    raw,
+    registered,
+    resource_id,
+)
 
 P = PROVIDERS[0]
 R = resource_id(P, 1)
@@ -55,7 +64,9 @@ async def test_final_blocks_come_in_ranges_and_leave_no_undo(tmp_path: Path) -> 
         assert node.requests < 400
         async with index.engine.connect() as connection:
             oldest = (await connection.exec_driver_sql("select min(number) from blocks")).scalar_one()
-            undo = (await connection.exec_driver_sql("select count(*) from undo where block_number <= 1195")).scalar_one()
+            undo = (
+                await connection.exec_driver_sql("select count(*) from undo where block_number <= 1195")
+            ).scalar_one()
     assert (oldest, undo) == (1_195, 0)
 
 
@@ -155,7 +166,11 @@ async def test_an_event_about_nothing_known_is_refused(tmp_path: Path) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), depths=st.lists(st.integers(1, 10), min_size=1, max_size=5), finality=st.integers(10, 20))
+@given(
+    seed=st.integers(0, 10**6),
+    depths=st.lists(st.integers(1, 10), min_size=1, max_size=5),
+    finality=st.integers(10, 20),
+)
 async def test_random_reorganizations_leave_what_a_fresh_index_has(seed: int, depths: list[int], finality: int) -> None:
     node = FakeNode(finality_depth=finality)
     with TemporaryDirectory() as folder:

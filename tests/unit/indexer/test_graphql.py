@@ -52,7 +52,9 @@ def node_of(index: Indexer) -> FakeNode:
 
 async def test_the_committed_schema_is_fresh() -> None:
     committed = Path(__file__).parents[3] / "indexer/schema.graphql"
-    assert committed.read_text() == make_schema().as_str() + "\n", "run: python -m indexer.app schema > indexer/schema.graphql"
+    assert committed.read_text() == make_schema().as_str() + "\n", (
+        "run: python -m indexer.app schema > indexer/schema.graphql"
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,11 @@ async def test_a_job_tells_its_whole_life_and_its_receipt_adds_up(index: Indexer
         id=job,
     )
     shown, receipt = data["job"], data["receipt"]
-    assert (shown["status"], shown["chainStatus"], shown["endReason"]) == ("COMPLETED", "COMPLETED", "PROVIDER_COMPLETED")
+    assert (shown["status"], shown["chainStatus"], shown["endReason"]) == (
+        "COMPLETED",
+        "COMPLETED",
+        "PROVIDER_COMPLETED",
+    )
     assert (shown["startTime"], shown["endTime"]) == (started.timestamp, started.timestamp + 102)
     assert shown["imageCID"].startswith("bafybei")
     assert shown["resource"]["busy"] is False
@@ -131,7 +137,11 @@ async def test_a_job_tells_its_whole_life_and_its_receipt_adds_up(index: Indexer
     assert receipt["locked"] == "600"
     assert receipt["inEscrow"] == "0"
     assert sum(int(receipt[name]) for name in ("providerAmount", "fee", "refunded", "inEscrow")) == 600
-    assert [(p["kind"], p["amount"]) for p in receipt["payments"]] == [("LOCKED", "600"), ("REFUNDED", "498"), ("RELEASED", "100")]
+    assert [(p["kind"], p["amount"]) for p in receipt["payments"]] == [
+        ("LOCKED", "600"),
+        ("REFUNDED", "498"),
+        ("RELEASED", "100"),
+    ]
     assert receipt["payments"][0]["from"] == RENTER
     assert receipt["payments"][2]["to"] == A
     assert data["events"][0]["name"] == "JobCreated"
@@ -190,7 +200,9 @@ async def test_nested_objects_cost_one_query_per_field_not_one_per_row(index: In
     await index.catch_up()
     statements: list[str] = []
     stop = count_statements(index.engine, statements.append)
-    data = await index.ask("{ jobs { id resource { id host { endpoint resources { id } } } transactions { hash } dispute { reason } } }")
+    data = await index.ask(
+        "{ jobs { id resource { id host { endpoint resources { id } } } transactions { hash } dispute { reason } } }"
+    )
     stop()
     assert len(data["jobs"]) == 8
     assert len([s for s in statements if s.startswith("SELECT")]) == 6
@@ -303,7 +315,11 @@ async def test_the_market_its_payments_and_reports_are_shown(index: Indexer) -> 
         reports { seq applied } providers { address } }""",
         a=A,
     )
-    assert data["market"] == {"feeBps": 200, "paymentTokens": [TOKEN], "committee": {"threshold": 1, "signers": [RENTER]}}
+    assert data["market"] == {
+        "feeBps": 200,
+        "paymentTokens": [TOKEN],
+        "committee": {"threshold": 1, "signers": [RENTER]},
+    }
     assert data["payments"] == [{"kind": "WITHDRAWN", "to": A, "amount": "5"}]
     assert data["reports"] == [{"seq": str(2**64 - 1), "applied": 1}]
     assert {provider["address"] for provider in data["providers"]} == {A, B}
