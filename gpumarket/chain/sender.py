@@ -34,6 +34,7 @@ FINAL_DEPTH = 64
 _NONCE_TRIES = 8
 _DISPLACED_CHECKS = 3
 _REBROADCAST_S = 5.0
+_FIRST_POLL_S = 0.01
 
 
 class Signer:
@@ -130,7 +131,7 @@ class Sender:
         db_path: the journal. It belongs to this account on this chain and must not be lost while something is pending.
         bump_after_s: without inclusion for so long, a transaction is replaced by one that pays an eighth more.
         max_fee_cap: wei per gas that no transaction pays more than.
-        poll_s: between two looks at a pending transaction.
+        poll_s: at most, between two looks at a pending transaction.
     """
 
     def __init__(
@@ -191,6 +192,7 @@ class Sender:
                 `chain_unreachable` (the node did not come back in time), `not_found` (nothing was sent under `key`).
         """
         deadline = self._clock() + timeout_s
+        pause = min(_FIRST_POLL_S, self._poll_s)
         trouble = MarketError("transaction_not_mined", f"{key} is not mined after {timeout_s:g} s", key=key)
         while True:
             try:
@@ -205,7 +207,8 @@ class Sender:
                 trouble = error
             if self._clock() >= deadline:
                 raise trouble
-            await asyncio.sleep(self._poll_s)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, self._poll_s)
 
     async def resume(self) -> None:
         """Take care of everything unfinished, in nonce order: at start, and now and then after.

@@ -76,8 +76,11 @@ def decode(data: bytes) -> JobSpec:
         raise ValueError(f"job spec is {len(data)} bytes; at most {MAX_SPEC_BYTES}")
     try:
         document = json.loads(data.decode(), object_pairs_hook=_object)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except RecursionError:
         raise ValueError("job spec is not UTF-8 JSON") from None
+    except ValueError as error:
+        known = str(error).startswith("job spec")
+        raise ValueError(str(error) if known else "job spec is not UTF-8 JSON") from None
     if not isinstance(document, dict):
         raise ValueError("job spec is not a JSON object")
     unknown = sorted(set(document) - _KEYS)
@@ -133,10 +136,17 @@ def _sources(document: dict[str, Any]) -> tuple[str, ...]:
     if len(sources) > MAX_SOURCES:
         raise ValueError(f"job spec: at most {MAX_SOURCES} sources")
     for source in sources:
-        parts = urlsplit(source)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        if not _is_plain_url(source):
             raise ValueError(f"job spec: source {source!r} is not an http(s) URL")
     return sources
+
+
+def _is_plain_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+    except ValueError:
+        return False
 
 
 def _manifest(document: dict[str, Any]) -> str:

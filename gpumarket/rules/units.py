@@ -18,8 +18,8 @@ NO_ADDRESS = Address("0x" + "0" * 40)
 NO_ID = "0x" + "0" * 64
 
 _ID = re.compile(r"0x[0-9a-fA-F]{64}")
-_AMOUNT = re.compile(r"(\d{1,60})(?:\.(\d{1,60}))?")
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_AMOUNT = re.compile(r"([0-9]{1,60})(?:\.([0-9]{1,60}))?")
+_DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 _SECONDS = (86_400, 3_600, 60, 1)
 
 
@@ -53,7 +53,7 @@ def parse_duration(text: str) -> int:
         ValueError: not a duration.
     """
     text = text.strip()
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) < 10:
         return int(text)
     match = _DURATION.fullmatch(text)
     if match is None or not text:
