@@ -20,7 +20,7 @@ _PIECE = 1 << 18
 # The header is DAG-CBOR {"roots": [CID...], "version": 1}, of which exactly this form is canonical.
 _ROOTS = b"\xa2\x65roots"
 _VERSION_1 = b"\x67version\x01"
-_CID_TAG = b"\xd8\x2a\x58"
+_TAG = b"\xd8\x2a"
 
 
 class ByteSink(Protocol):
@@ -97,7 +97,7 @@ def raw_header(roots: list[bytes]) -> bytes:
     """The same for CIDs in binary form, of any kind."""
     if len(roots) > 23:
         raise MarketError("invalid_argument", "a CAR names at most 23 roots")
-    items = b"".join(_CID_TAG + bytes((len(root) + 1, 0)) + root for root in roots)
+    items = b"".join(_tagged(root) for root in roots)
     body = _ROOTS + bytes((0x80 | len(roots),)) + items + _VERSION_1
     return varint(len(body)) + body
 
@@ -140,6 +140,13 @@ def import_car(store: BlockStore, stream: ByteStream, *, max_bytes: int | None =
     return decoder.roots
 
 
+def _tagged(root: bytes) -> bytes:
+    """A CID in DAG-CBOR; lengths below 24 are part of the type byte."""
+    length = len(root) + 1
+    kind = bytes((0x58, length)) if length > 23 else bytes((0x40 | length,))
+    return _TAG + kind + b"\0" + root
+
+
 def _section(body: bytes) -> tuple[Cid, bytes]:
     length = 34 if body[:2] == b"\x12\x20" else _MAX_CID
     cid, block = Cid.from_bytes(body[:length]), body[length:]
@@ -156,7 +163,7 @@ def _read_header(body: bytes) -> tuple[Cid, ...]:
     count, at = body[at] - 0x80, at + 1
     for _ in range(count):
         end = at + 4 + (body[at + 3] if at + 3 < len(body) else 0)
-        if body[at : at + 3] != _CID_TAG or end > len(body):
+        if body[at : at + 3] != _TAG + b"\x58" or end > len(body):
             raise malformed("a root in the CAR header is not a CID")
         roots.append(Cid.from_bytes(body[at + 5 : end]))
         at = end

@@ -21,7 +21,7 @@ from ipfshttpclient import exceptions
 from gpumarket.errors import MarketError
 from gpumarket.ipfs.cid import DAG_PB, Cid
 from gpumarket.ipfs.importer import ByteStream
-from gpumarket.ipfs.store import Collected, Pin
+from gpumarket.ipfs.store import Collected, Pin, mark
 
 MINIMUM_VERSION = (0, 43)
 
@@ -77,13 +77,10 @@ class KuboStore:
             raise
 
     def pin(self, cid: Cid, name: str = "") -> None:
-        try:
-            with self._call() as client:
-                client.pin.add(str(cid), opts={"name": name} if name else {})
-        except MarketError as error:
-            if error.code == "not_found":
-                raise MarketError("image_block_missing", f"Kubo lacks blocks of {cid}", cid=str(cid)) from error
-            raise
+        # Kubo's own pin call ignores that it is offline and waits for a missing block until the timeout.
+        mark(self, cid, set(), leaves=True)
+        with self._call() as client:
+            client.pin.add(str(cid), opts={"name": name} if name else {})
 
     def unpin(self, cid: Cid) -> None:
         try:

@@ -122,6 +122,7 @@ def walk(get: GetNode, root: Node) -> Iterator[Node]:
         if index == len(node.links):
             continue
         stack.append((node, index + 1, files, directories))
+        below = deeper(node, files, directories)
         cid = node.links[index].cid
         if cid in seen:
             continue
@@ -130,7 +131,7 @@ def walk(get: GetNode, root: Node) -> Iterator[Node]:
         check_child(node, index, child)
         yield child
         if child.links:
-            stack.append((child, 0, *deeper(node, files, directories)))
+            stack.append((child, 0, *below))
 
 
 def deeper(parent: Node, files: int, directories: int) -> tuple[int, int]:

@@ -123,7 +123,7 @@ class EmbeddedStore:
         with _disk_errors(self.path), self._database() as db:
             db.execute("BEGIN IMMEDIATE")
             needed: set[bytes] = set()
-            self._mark(cid, needed, must_have_leaves=True)
+            mark(self, cid, needed, leaves=True)
             for shard in {digest[:1].hex() for digest in needed}:
                 _sync_directory(self._blocks / shard)
             db.execute("INSERT OR REPLACE INTO pins VALUES (?, ?)", (str(cid), name))
@@ -144,7 +144,7 @@ class EmbeddedStore:
             keep: set[bytes] = set()
             for (text,) in db.execute("SELECT cid FROM pins").fetchall():
                 # A damaged pinned tree stops the collection: nothing under it can be told from garbage.
-                self._mark(Cid.parse(text), keep, must_have_leaves=False)
+                mark(self, Cid.parse(text), keep, leaves=False)
             for folder in (self._tmp, *sorted(self._blocks.iterdir())):
                 for file in os.scandir(folder):
                     status = file.stat()
@@ -154,23 +154,6 @@ class EmbeddedStore:
                     os.unlink(file.path)
                     blocks, size = blocks + 1, size + status.st_size
         return Collected(blocks, size)
-
-    def _mark(self, root: Cid, seen: set[bytes], *, must_have_leaves: bool) -> None:
-        """Add every digest from `root` down to `seen`; raises `image_block_missing`, `image_block_corrupt`."""
-        stack = [root]
-        while stack:
-            cid = stack.pop()
-            if cid.digest in seen:
-                continue
-            seen.add(cid.digest)
-            if cid.codec == RAW:
-                if must_have_leaves and not self.has(cid):
-                    raise _missing(cid)
-                continue
-            block = self.get(cid)
-            if block is None:
-                raise _missing(cid)
-            stack.extend(link.cid for link in unixfs.parse(cid, block).links)
 
     def _file(self, cid: Cid) -> Path:
         text = cid.digest.hex()
@@ -186,6 +169,28 @@ class EmbeddedStore:
                 db.execute("COMMIT")
         finally:
             db.close()
+
+
+def mark(store: BlockStore, root: Cid, seen: set[bytes], *, leaves: bool) -> None:
+    """Add every digest from `root` down to `seen`.
+
+    Raises:
+        MarketError: `image_block_corrupt`; `image_block_missing` for an inner block, and with `leaves` for any block.
+    """
+    stack = [root]
+    while stack:
+        cid = stack.pop()
+        if cid.digest in seen:
+            continue
+        seen.add(cid.digest)
+        if cid.codec == RAW:
+            if leaves and not store.has(cid):
+                raise _missing(cid)
+            continue
+        block = store.get(cid)
+        if block is None:
+            raise _missing(cid)
+        stack.extend(link.cid for link in unixfs.parse(cid, block).links)
 
 
 def _holds(file: Path, block: bytes) -> bool:
