@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -164,11 +165,16 @@ async def build(running: Service, settings: Settings) -> None:
         await chain.block("latest")
         return {"member": await member.index()}
 
-    async def lead() -> None:
+    async def work() -> None:
         try:
-            await watch.lead()
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(watch.follow(min(2.0, settings.epoch_s / 4)))
+                loops.create_task(watch.question(settings.challenge_s))
+                loops.create_task(watch.lead())
         finally:
             await http.aclose()
+            await sender.close()
+            await chain.close()
             lock.release()
 
     await sender.resume()
@@ -176,7 +182,5 @@ async def build(running: Service, settings: Settings) -> None:
     running.add_http(
         [*server.routes(agents, member, status, log), *gateway.routes(store)], host=settings.host, port=settings.port
     )
-    running.add_task("follow", watch.follow(min(2.0, settings.epoch_s / 4)))
-    running.add_task("question", watch.question(settings.challenge_s))
-    running.add_task("lead", lead())
+    running.add_task("work", work())
     log.info("member", signer=signer.address, data_dir=str(settings.data_dir))
