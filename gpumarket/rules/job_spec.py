@@ -76,11 +76,8 @@ def decode(data: bytes) -> JobSpec:
         raise ValueError(f"job spec is {len(data)} bytes; at most {MAX_SPEC_BYTES}")
     try:
         document = json.loads(data.decode(), object_pairs_hook=_object)
-    except RecursionError:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise ValueError("job spec is not UTF-8 JSON") from None
-    except ValueError as error:
-        known = str(error).startswith("job spec")
-        raise ValueError(str(error) if known else "job spec is not UTF-8 JSON") from None
     if not isinstance(document, dict):
         raise ValueError("job spec is not a JSON object")
     unknown = sorted(set(document) - _KEYS)
