@@ -9,6 +9,7 @@ from typing import Any
 from gpumarket.chain.codec import argument_types, bytes_of, checksum, decode, hex_of, selector
 from gpumarket.chain.rpc import RpcRefused
 from gpumarket.errors import MarketError
+from gpumarket.rules.job_state import JobStatus
 
 # Signature with parameter names, as in the interfaces; what is not named here is `transaction_reverted`.
 CODES = MappingProxyType(
@@ -108,7 +109,8 @@ def decode_revert(data: bytes) -> MarketError:
     found = _by_selector().get(data[:4])
     if found is not None:
         signature, types, names = found
-        values = [_spell(kind, value) for kind, value in zip(types, decode(types, data[4:]), strict=True)]
+        decoded = zip(types, names, decode(types, data[4:]), strict=True)
+        values = [_spell(kind, key, value) for kind, key, value in decoded]
         name = signature[: signature.index("(")]
         text = ", ".join(f"{key} {value}" for key, value in zip(names, values, strict=True))
         code = CODES[signature]
@@ -144,7 +146,10 @@ def _by_selector() -> dict[bytes, tuple[str, tuple[str, ...], tuple[str, ...]]]:
     return table
 
 
-def _spell(kind: str, value: Any) -> Any:
+def _spell(kind: str, name: str, value: Any) -> Any:
+    """A value as people and JSON take it: numbers that JavaScript would round become text."""
+    if name == "actual":
+        return JobStatus(value).name
     if kind == "address":
         return checksum(value)
     if isinstance(value, bytes):
