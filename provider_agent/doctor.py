@@ -33,7 +33,7 @@ _MAX_HEAD_AGE_S = 120.0
 
 
 class Status(StrEnum):
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105
     WARN = "warn"
     FAIL = "fail"
 
@@ -71,7 +71,8 @@ class Funds:
 class Examination:
     """Where the doctor looks.
 
-    `chain` and `funds` are left out on a machine that is not set up for a chain yet; `clock` gives unix seconds; `min_free_bytes` is what must be free in `data_dir`.
+    `chain` and `funds` are left out on a machine that is not set up for a chain yet; `clock` gives unix seconds;
+    `min_free_bytes` is what must be free in `data_dir`.
     """
 
     engine: Callable[[], Awaitable[EngineInfo]]

@@ -27,7 +27,7 @@ _MAX_IMAGE_VOLUMES = 32
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What the settings depend on: the low-level `runtime` to use ("" for the default), if there is an `init` binary."""
+    """What the settings depend on. `runtime` is the low-level one to use, "" for the default."""
 
     cpus: int
     cdi: bool

@@ -120,22 +120,20 @@ class _Gzip:
 
     def __init__(self) -> None:
         self._state = zlib.decompressobj(wbits=31)
-        self._fresh = True
 
     @property
     def complete(self) -> bool:
-        return self._state.eof or self._fresh
+        return self._state.eof
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         more = True
         while data or more:
             if self._state.eof:
-                self._state, self._fresh = zlib.decompressobj(wbits=31), True
+                self._state = zlib.decompressobj(wbits=31)
             try:
                 piece = self._state.decompress(data, _READ_BYTES)
             except zlib.error as error:
                 raise MarketError("image_policy_violation", f"a layer is not valid gzip: {error}") from error
-            self._fresh = False
             data = self._state.unused_data if self._state.eof else self._state.unconsumed_tail
             more = len(piece) == _READ_BYTES and not self._state.eof
             if piece:
