@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -1019,3 +1020,67 @@ class FakeCommitteeChain:
         if (seq, index) in self.applied:
             raise MarketError("deadline_passed", "OutcomeAlreadyApplied")
         self.applied[seq, index] = outcome
+
+
+class FakeIndexer:
+    """Answers the SDK's GraphQL queries about jobs from a FakeChain. `result_cid` is told instead of the truth if set.
+
+    The whole-market demo (tests/e2e) checks the SDK against the real indexer.
+    """
+
+    def __init__(self, chain: FakeChain) -> None:
+        self.chain = chain
+        self.down = False
+        self.result_cid: str | None = None
+
+    async def query(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        if self.down:
+            raise MarketError("gateway_unreachable", "the fake gateway is down")
+        logs = await self.chain.logs(0, len(self.chain.blocks))
+        found = [event for log in logs if (event := events.decode(log, self.chain.deployment.addresses)) is not None]
+        jobs = {event.job_id: event for event in found if isinstance(event, events.JobCreated)}
+        if "job(" not in document:
+            return {"jobs": [self._row(job_id, found) for job_id in jobs]}
+        job_id = variables["id"]
+        return {"job": self._row(job_id, found) if job_id in jobs else None}
+
+    def _row(self, job_id: str, found: Sequence[Any]) -> dict[str, Any]:
+        mine = [event for event in found if getattr(event, "job_id", None) == job_id]
+        transactions = [
+            {"hash": event.tx_hash, "block": event.block_number, "event": type(event).__name__} for event in mine
+        ]
+        return {"id": job_id, "resultCID": self.result_cid, "transactions": transactions}
+
+
+class ScriptedStream:
+    """WebSocket connections that follow a script: frames (JSON objects or text) or an exception, one list each."""
+
+    def __init__(self, connections: Sequence[Sequence[Any]]) -> None:
+        self._connections = list(connections)
+        self.greetings: list[int] = []
+        self.pauses: list[float] = []
+
+    def greeting(self, after: int) -> dict[str, Any]:
+        return {"after": after}
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[_ScriptedSocket]:
+        yield _ScriptedSocket(iter(self._connections.pop(0)), self.greetings)
+
+
+@dataclass
+class _ScriptedSocket:
+    script: Iterator[Any]
+    greetings: list[int]
+
+    async def send(self, text: str) -> None:
+        self.greetings.append(json.loads(text)["after"])
+
+    async def receive(self) -> str:
+        item = next(self.script)
+        if isinstance(item, Exception):
+            raise item
+        return item if isinstance(item, str) else json.dumps(item)

@@ -19,7 +19,7 @@ _ME = "gpumarket.cli."
 
 COMMANDS: dict[str, Entry] = {
     "push": Entry("Put a container image on IPFS; prints its root CID.", _RENTER, _ME + "push"),
-    "list": Entry("Find machines to rent.", _RENTER, _ME + "rent"),
+    "list": Entry("Find machines to rent.", _RENTER, _ME + "offers"),
     "rent": Entry("Rent a machine: shows the whole price, asks, sends one transaction.", _RENTER, _ME + "rent"),
     "status": Entry("Show a job, or all your jobs.", _RENTER, _ME + "jobs"),
     "logs": Entry("Follow a job's output, live and after it ended.", _RENTER, _ME + "jobs"),

@@ -110,12 +110,17 @@ async def _start(
         accounts = dict(zip(names, made, strict=True))
         await asyncio.gather(*(node.give_coins(address, _COINS) for address in made))
         clock.mark("node and keys")
-        await _deploy(root, places, environ, supervisor, accounts)
-        deployment = deployments.load(places.deployments, CHAIN_ID)
-        await node.mine_every(BLOCK_S)
-        clock.mark("contracts")
-    await _start_services(places, environ, supervisor)
-    clock.mark("services")
+        async with asyncio.TaskGroup() as starting:
+            # These two need no contracts; the gateway is ready as soon as the indexer is.
+            for spec in _first_services(places, environ):
+                starting.create_task(supervisor.start(spec))
+            await _deploy(root, places, environ, supervisor, accounts)
+            deployment = deployments.load(places.deployments, CHAIN_ID)
+            await node.mine_every(BLOCK_S)
+            clock.mark("contracts")
+            for spec in _chain_services(places, environ):
+                starting.create_task(supervisor.start(spec))
+        clock.mark("services")
     return LocalMarket(run_id, root, places, environ, supervisor, accounts, deployment, clock.marks)
 
 
@@ -147,28 +152,29 @@ async def _deploy(
     await supervisor.run(spec, timeout_s=_DEPLOY_TIMEOUT_S)
 
 
-async def _start_services(places: Places, environ: Mapping[str, str], supervisor: Supervisor) -> None:
-    me = tools.gpumarket()
+def _first_services(places: Places, environ: Mapping[str, str]) -> list[ChildSpec]:
+    store = ("ipfs", "serve", "--store", str(places.store), "--port", str(places.ports.store))
+    return [
+        _service(places, environ, "store", places.store_url, *store),
+        _configured(places, environ, "gateway", "gateway", places.gateway_url),
+    ]
 
-    def service(name: str, url: str, *command: str) -> ChildSpec:
-        return ChildSpec(name, (*me, *command), environ, places.log(name), http_ready(f"{url}/readyz"))
 
-    def configured(name: str, url: str, part: str) -> ChildSpec:
-        return service(name, url, part, "run", "--config", str(places.base / name / "config.toml"))
+def _chain_services(places: Places, environ: Mapping[str, str]) -> list[ChildSpec]:
+    return [
+        _configured(places, environ, "agent", "agent", places.agent_url),
+        _configured(places, environ, "indexer", "indexer", places.indexer_url),
+        *(_configured(places, environ, f"oracle-{i}", "oracle", places.oracle_url(i)) for i in range(ORACLES)),
+    ]
 
-    async with asyncio.TaskGroup() as starting:
-        for spec in (
-            *(configured(f"oracle-{i}", places.oracle_url(i), "oracle") for i in range(ORACLES)),
-            configured("indexer", places.indexer_url, "indexer"),
-            configured("agent", places.agent_url, "agent"),
-            configured("gateway", places.gateway_url, "gateway"),
-            service(
-                "store",
-                places.store_url,
-                *("ipfs", "serve", "--store", str(places.store), "--port", str(places.ports.store)),
-            ),
-        ):
-            starting.create_task(supervisor.start(spec))
+
+def _configured(places: Places, environ: Mapping[str, str], name: str, part: str, url: str) -> ChildSpec:
+    return _service(places, environ, name, url, part, "run", "--config", str(places.base / name / "config.toml"))
+
+
+def _service(places: Places, environ: Mapping[str, str], name: str, url: str, *command: str) -> ChildSpec:
+    """A part of the market, started the way a user would."""
+    return ChildSpec(name, (*tools.gpumarket(), *command), environ, places.log(name), http_ready(f"{url}/readyz"))
 
 
 async def _stop(supervisor: Supervisor, reaper: Reaper, say: Say) -> None:

@@ -43,7 +43,7 @@ class ChildSpec:
     environ: Mapping[str, str]
     log_path: Path
     ready: Probe | None = None
-    ready_timeout_s: float = 60.0
+    ready_timeout_s: float = 120.0
     cwd: Path | None = None
 
 

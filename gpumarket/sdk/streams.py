@@ -79,7 +79,8 @@ async def follow(
                         if frame.seq <= after:
                             continue
                         after = frame.seq
-                    fruitless = 0
+                    if frame.type != "status":  # that one may come with every connection
+                        fruitless = 0
                     yield frame
                     if frame.type == "end":
                         return
