@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gpumarket.chain import events
-from indexer import handlers, money
+from indexer import handlers, handlers_money
 from indexer.records import Indexed
 from indexer.state import Key, Row, State
 
@@ -26,14 +26,14 @@ HANDLERS: Mapping[type[Any], Callable[[State, Any, int], None]] = MappingProxyTy
         events.OutageRecorded: handlers.outage_recorded,
         events.DeathRecorded: handlers.death_recorded,
         events.FeeUpdated: handlers.fee_updated,
-        events.TokenAllowed: money.token_allowed,
-        events.TokenRemoved: money.token_removed,
-        events.Deposited: money.deposited,
-        events.Withdrawn: money.withdrawn,
-        events.FundsLocked: money.funds_locked,
-        events.FundsReleased: money.funds_released,
-        events.Refunded: money.refunded,
-        events.FeesWithdrawn: money.fees_withdrawn,
+        events.TokenAllowed: handlers_money.token_allowed,
+        events.TokenRemoved: handlers_money.token_removed,
+        events.Deposited: handlers_money.deposited,
+        events.Withdrawn: handlers_money.withdrawn,
+        events.FundsLocked: handlers_money.funds_locked,
+        events.FundsReleased: handlers_money.funds_released,
+        events.Refunded: handlers_money.refunded,
+        events.FeesWithdrawn: handlers_money.fees_withdrawn,
         events.ProviderRegistered: handlers.provider_registered,
         events.ResourceRegistered: handlers.resource_registered,
         events.AvailabilityUpdated: handlers.availability_updated,
@@ -44,11 +44,11 @@ HANDLERS: Mapping[type[Any], Callable[[State, Any, int], None]] = MappingProxyTy
         events.ReputationUpdated: handlers.reputation_updated,
         events.PenaltyApplied: handlers.penalty_applied,
         events.RewardIssued: handlers.reward_issued,
-        events.Staked: money.staked,
-        events.UnstakeRequested: money.unstake_requested,
-        events.StakeWithdrawn: money.stake_withdrawn,
-        events.Slashed: money.slashed,
-        events.CompensationWithdrawn: money.compensation_withdrawn,
+        events.Staked: handlers_money.staked,
+        events.UnstakeRequested: handlers_money.unstake_requested,
+        events.StakeWithdrawn: handlers_money.stake_withdrawn,
+        events.Slashed: handlers_money.slashed,
+        events.CompensationWithdrawn: handlers_money.compensation_withdrawn,
         events.CommitteeConfigured: handlers.committee_configured,
         events.ReportSubmitted: handlers.report_submitted,
         events.OutcomeApplied: handlers.outcome_applied,

@@ -1,6 +1,6 @@
 """What each event of the market, registry, reputation system and committee means for the tables. Pure, a function each.
 
-Money is in `money`.
+Money is in `handlers_money`.
 
 A handler sees the event, when its block was made, and the `State`; events of several contracts arrive in log order.
 """

@@ -52,7 +52,7 @@ def make_engine(url: str) -> AsyncEngine:
     """
     try:
         engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, ImportError) as error:
         raise MarketError(
             "invalid_config",
             "database_url is not a database URL",

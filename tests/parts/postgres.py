@@ -17,7 +17,8 @@ import pytest
 def postgres_server() -> Iterator[str]:
     """Start a server of its own and answer the URL of an empty database.
 
-    As root it runs as the user postgres, since the server refuses root. The socket's folder is short: its path has a limit.
+    As root it runs as the user postgres, since the server refuses root. The socket's folder is short:
+    its path has a limit.
     """
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     try:

@@ -21,12 +21,16 @@ from tests.parts.postgres import postgres_server
 from tests.unit.indexer.parts import Indexer, contents
 
 QUESTIONS = (
-    "{ gpus { id provider gpuModel gpuCount vcpu memoryGB storageGB pricePerHour paymentToken available busy reputation isNew uptime "
-    "endpoint registeredAt minSeconds maxSeconds activeJob { id } host { address resources { id } } } }",
-    '{ gpus(filters: {gpuModel: "nvidia", busy: false}, sort: {field: MEMORY_GB, direction: DESC}, limit: 2, offset: 1) { id } gpusCount }',
-    "{ jobs { id user provider resourceId imageCID status chainStatus endReason createdAt startTime endTime duration maxCost totalCost "
-    "providerAmount fee refunded resultCID pricePerHour billableSeconds dispute { reason openedAt } transactions { hash block event } } }",
-    "{ jobsConnection(status: PENDING, first: 3) { edges { cursor node { id } } pageInfo { hasNextPage endCursor } totalCount } }",
+    """{ gpus { id provider gpuModel gpuCount vcpu memoryGB storageGB pricePerHour paymentToken available busy
+        reputation isNew uptime endpoint registeredAt minSeconds maxSeconds activeJob { id }
+        host { address resources { id } } } }""",
+    """{ gpus(filters: {gpuModel: "nvidia", busy: false}, sort: {field: MEMORY_GB, direction: DESC}, limit: 2,
+        offset: 1) { id } gpusCount }""",
+    """{ jobs { id user provider resourceId imageCID status chainStatus endReason createdAt startTime endTime duration
+        maxCost totalCost providerAmount fee refunded resultCID pricePerHour billableSeconds
+        dispute { reason openedAt } transactions { hash block event } } }""",
+    """{ jobsConnection(status: PENDING, first: 3) { edges { cursor node { id } } pageInfo { hasNextPage endCursor }
+        totalCount } }""",
     "{ providers { address stake totalJobs reputation isNew } market { feeBps paymentTokens } }",
     "{ _meta { block { number hash timestamp } } }",
 )

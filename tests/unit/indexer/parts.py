@@ -19,7 +19,6 @@ from indexer.loaders import Context, Loaders
 from indexer.queries import Reader
 from indexer.schema import make_schema
 from indexer.store import Changes, Store, make_engine
-
 from tests.unit.indexer.story import ADDRESSES
 
 
