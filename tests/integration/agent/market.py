@@ -30,6 +30,7 @@ from gpumarket.chain.types import Job, JobRequest, Receipt
 from gpumarket.images.push import push_from_engine
 from gpumarket.ipfs import gateway
 from gpumarket.ipfs.cid import Cid
+from gpumarket.ipfs.reader import export_path
 from gpumarket.ipfs.store import EmbeddedStore
 from gpumarket.rules.job_spec import JobSpec, encode
 from gpumarket.rules.job_state import JobStatus
@@ -141,16 +142,21 @@ class Market:
             assert time.monotonic() < deadline, "a container is left"
             await asyncio.sleep(0.3)
 
-    def transactions(self, job_id: JobId) -> list[str]:
+    def events(self, job_id: JobId) -> list[str]:
         """Names of the market's events about a job, in order."""
         logs = self.node.rpc("eth_getLogs", {"fromBlock": "0x0", "toBlock": "latest"})
         events = [decode(log, self.deployment.addresses) for log in logs]
         return [type(event).__name__ for event in events if getattr(event, "job_id", "") == job_id]
 
-    def effects(self) -> list[str]:
-        """Every transaction of the provider that was mined, by its nonce."""
-        count = int(self.node.rpc("eth_getTransactionCount", self.provider, "latest"), 16)
-        return [str(number) for number in range(count)]
+    def transactions_sent(self) -> int:
+        """Mined transactions of the provider."""
+        return int(self.node.rpc("eth_getTransactionCount", self.provider, "latest"), 16)
+
+    def results(self, job_id: JobId, dest: Path) -> Path:
+        """What the agent pinned for a job, written to `dest`."""
+        store = EmbeddedStore(self.folder / "agent" / "ipfs")
+        export_path(store, next(pin.cid for pin in store.pins() if pin.name == f"results {job_id}"), dest)
+        return dest
 
 
 def created(deployment: Deployment, receipt: Receipt) -> JobId:
@@ -189,15 +195,14 @@ async def market(folder: Path) -> AsyncIterator[Market]:
     busybox_image(tag, changes=('CMD ["/bin/sh"]', "ENV PATH=/bin", f"LABEL gpumarket.test={tag}"))
     store = EmbeddedStore(folder / "renter-store")
     image = push_from_engine(tag, store).root
-    with anvil(block_time=1, slots=1) as node, serve_store(store) as store_url:
-        # A block per second is what jobs are tested with; deploying need not wait for it.
-        node.rpc("evm_setAutomine", True)
+    with anvil(slots=1) as node, serve_store(store) as store_url:
         deployment = deploy_market(node)
         admin, provider, renter = accounts(node)[:3]
         for account in (provider, renter):
-            transact(node, admin, deployment.payment_token.address, calls.transfer(deployment, account, 1000 * UNIT).data)
-        node.rpc("evm_setAutomine", False)
-        node.rpc("evm_setIntervalMining", 1)
+            transact(
+                node, admin, deployment.payment_token.address, calls.transfer(deployment, account, 1000 * UNIT).data
+            )
+        node.rpc("evm_setIntervalMining", 1)  # deploying need not wait for blocks, jobs shall
         deployments = write_deployment(folder, deployment)
         chain = await ChainClient.connect(node.url, deployment)
         signer = load_account(None, {"GPUMARKET_PRIVATE_KEY": ANVIL_KEYS[2]})
@@ -229,7 +234,9 @@ async def market(folder: Path) -> AsyncIterator[Market]:
             await sender.close()
             await chain.close()
             with docker_engine() as client:
-                tags = [t for i in client.images(filters={"label": f"gpumarket.test={tag}"}) for t in i["RepoTags"] or []]
+                tags = [
+                    t for i in client.images(filters={"label": f"gpumarket.test={tag}"}) for t in i["RepoTags"] or []
+                ]
                 for left in containers(image):
                     client.remove_container(left["Id"], force=True, v=True)
             remove_images(*{*tags, tag})

@@ -96,9 +96,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("status", "state", "box", "expected"), TABLE)
-def test_move_of_each_case(
-    status: JobStatus, state: JobState, box: ContainerState | None, expected: Move
-) -> None:
+def test_move_of_each_case(status: JobStatus, state: JobState, box: ContainerState | None, expected: Move) -> None:
     assert move(view(status, started=SINCE), state, box) == expected
 
 
@@ -116,7 +114,9 @@ def test_late_start_stops_first_and_expires_then() -> None:
     assert move(chain, JobState.STARTING, C.RUNNING, now=late) == Move(Action.BEGIN_STOP, StopReason.START_LATE)
     assert move(chain, JobState.STOPPED, C.EXITED, now=late).action is Action.EXPIRE
     assert move(chain, JobState.ACCEPTED, now=late).action is Action.EXPIRE
-    assert move(view(S.ACCEPTED, head=late - 1), JobState.STARTING, C.RUNNING, now=late - 1).action is Action.START_CLOCK
+    assert (
+        move(view(S.ACCEPTED, head=late - 1), JobState.STARTING, C.RUNNING, now=late - 1).action is Action.START_CLOCK
+    )
 
 
 def test_container_stops_when_paid_time_is_over_and_not_a_second_before() -> None:
@@ -175,7 +175,9 @@ def test_job_unknown_to_the_chain_is_left_alone_for_a_grace() -> None:
     assert move(chain, JobState.OFFERED, None, now=end).action is Action.CLEAN
 
 
-EVERY = list(itertools.product(JobStatus, JobState, [None, *ContainerState], [NOW, NOW + 200, NOW + 5_000], [True, False]))
+EVERY = list(
+    itertools.product(JobStatus, JobState, [None, *ContainerState], [NOW, NOW + 200, NOW + 5_000], [True, False])
+)
 
 
 def target(found: Move, state: JobState) -> JobState:
