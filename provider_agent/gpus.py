@@ -182,10 +182,10 @@ def _metrics(uuid: str) -> GpuMetrics | None:
 
 
 def _maybe(function: Callable[[], T]) -> T | None:
-    """A reading that not every card gives."""
+    """A reading that not every card or driver gives; a driver older than our NVML binding raises the second error."""
     try:
         return function()
-    except pynvml.NVMLError:
+    except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):
         return None
 
 
