@@ -13,7 +13,7 @@ import typer
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, WebSocketRoute
 
-from gateway import routes, sockets
+from gateway import queries, routes, sockets
 from gateway.addresses import Resolver, resolve
 from gateway.front import Front
 from gateway.indexer import Indexer
@@ -75,7 +75,7 @@ def build(running: Service, settings: Settings, resolver: Resolver) -> Any:
     turnstile = sockets.Turnstile(settings.max_sockets, running.metrics.gauge("open_sockets", "Open WebSockets"))
 
     async def reachable() -> dict[str, Any]:
-        meta = (await indexer.query("{ _meta { synced block { number } } }", {}))["_meta"]
+        meta = (await indexer.query(queries.META, {}))["_meta"]
         return {"indexer": {"block": meta["block"]["number"], "synced": meta["synced"]}}
 
     running.add_ready_check(reachable)

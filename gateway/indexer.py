@@ -46,9 +46,9 @@ class Indexer:
         try:
             reply = httpx.Response(answer.status, content=answer.body).json()
         except ValueError as error:
-            raise _unreachable("the indexer's answer is not JSON", status=answer.status) from error
+            raise _unreachable("the indexer's answer is not JSON", answered=answer.status) from error
         if not isinstance(reply, dict):
-            raise _unreachable("the indexer's answer is not GraphQL", status=answer.status)
+            raise _unreachable("the indexer's answer is not GraphQL", answered=answer.status)
         for problem in reply.get("errors") or []:
             code = (problem.get("extensions") or {}).get("code", "")
             message = str(problem.get("message", "the indexer refused the query"))
@@ -58,7 +58,7 @@ class Indexer:
                 raise MarketError("invalid_argument", message) from None
         data = reply.get("data")
         if not isinstance(data, dict):
-            raise _unreachable("the indexer's answer carries no data", status=answer.status)
+            raise _unreachable("the indexer's answer carries no data", answered=answer.status)
         return data
 
     async def send(

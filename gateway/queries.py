@@ -38,3 +38,4 @@ JOBS = (
     f"{{{_JOB_FIELDS}}} }}"
 )
 JOB = f"query($id: ID!) {{ job(id: $id) {{{_JOB_FIELDS} transactions {{ hash block event }} }} }}"
+META = "{ _meta { synced block { number } } }"

@@ -27,8 +27,8 @@ MAX_FRAME_BYTES = 4 << 20
 OPEN_TIMEOUT_S = 10
 CLOSE_TIMEOUT_S = 3
 
-_JOB_ENDPOINT = "query($id: ID!) { job(id: $id) { provider } }"
-_PROVIDER_ENDPOINT = "query($address: String!) { provider(address: $address) { endpoint } }"
+JOB_ENDPOINT = "query($id: ID!) { job(id: $id) { provider } }"
+PROVIDER_ENDPOINT = "query($address: String!) { provider(address: $address) { endpoint } }"
 
 SocketHandler = Callable[[WebSocket], Awaitable[None]]
 
@@ -95,10 +95,10 @@ async def provider_endpoint(indexer: Indexer, job_id: str) -> str:
     Raises:
         MarketError: `not_found`, `indexer_unreachable`, or `provider_unreachable` when none is known.
     """
-    job = (await indexer.query(_JOB_ENDPOINT, {"id": job_id})).get("job")
+    job = (await indexer.query(JOB_ENDPOINT, {"id": job_id})).get("job")
     if job is None:
         raise MarketError("not_found", f"no job {job_id}")
-    provider = (await indexer.query(_PROVIDER_ENDPOINT, {"address": job["provider"]})).get("provider")
+    provider = (await indexer.query(PROVIDER_ENDPOINT, {"address": job["provider"]})).get("provider")
     if provider is None or not provider.get("endpoint"):
         raise MarketError("provider_unreachable", "the provider has no endpoint")
     return str(provider["endpoint"])
