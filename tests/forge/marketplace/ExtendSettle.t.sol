@@ -2,7 +2,6 @@
 pragma solidity ^0.8.28;
 
 import {IMarketplace} from "../../../contracts/interfaces/IMarketplace.sol";
-import {IPaymentEscrow} from "../../../contracts/interfaces/IPaymentEscrow.sol";
 import {MarketTest} from "../support/MarketTest.sol";
 
 contract ExtendSettleTest is MarketTest {
@@ -74,17 +73,6 @@ contract ExtendSettleTest is MarketTest {
             vm.prank(renter);
             market.extendJob(jobId, bad[i]);
         }
-    }
-
-    function test_extend_beyond_what_the_lock_can_hold_reverts() public {
-        vm.prank(provider);
-        registry.updatePricing(resourceId, type(uint96).max / 2);
-        assert(token.transfer(renter, 100_000_000 ether));
-        bytes32 jobId;
-        vm.startPrank(renter);
-        vm.expectPartialRevert(bytes4(keccak256("ERC20InsufficientBalance(address,uint256,uint256)")));
-        jobId = market.createJob(resourceId, IMAGE, HOUR);
-        vm.stopPrank();
     }
 
     // ------------------------------------------------------------------ settle
