@@ -6,8 +6,9 @@ import asyncio
 import errno
 import io
 import os
+import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -139,6 +140,19 @@ async def refused(cid: Cid, *sources: str, max_bytes: int = LIMIT, timeout: floa
     with pytest.raises(MarketError) as caught:
         await get(cid, MemoryBlocks(), *sources, max_bytes=max_bytes, timeout=timeout)
     return caught.value
+
+
+@asynccontextmanager
+async def running(app: Starlette) -> AsyncIterator[str]:
+    """The application on a real port; yields its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
 
 
 async def test_default_behavior(tmp_path: Path) -> None:
@@ -388,7 +402,7 @@ async def test_a_full_disk_ends_the_fetch(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 async def test_cancelling_leaves_no_task_behind() -> None:
-    origin, root = content()
+    _, root = content()
     async with serving(slow_loris) as server:
         before = asyncio.all_tasks()
         fetching = asyncio.create_task(get(root.cid, MemoryBlocks(), server.url))
@@ -412,27 +426,11 @@ async def test_many_small_files() -> None:
     assert done.blocks == len(origin.blocks)
 
 
-@pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[EmbeddedStore]:
-    yield EmbeddedStore(tmp_path / "origin")
-
-
-async def test_our_own_gateway_is_a_source(gateway: EmbeddedStore, tmp_path: Path) -> None:
+async def test_our_own_gateway_is_a_source(tmp_path: Path) -> None:
+    gateway = EmbeddedStore(tmp_path / "origin")
     root = add_directory(gateway, {"file": add_file(gateway, io.BytesIO(DATA))})
-    server = uvicorn.Server(
-        uvicorn.Config(
-            Starlette(routes=[*routes(gateway)]), host="127.0.0.1", port=0, log_level="error", lifespan="off"
-        )
-    )
-    running = asyncio.create_task(server.serve())
-    try:
-        while not server.started:
-            await asyncio.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
+    async with running(Starlette(routes=[*routes(gateway)])) as url:
         target = EmbeddedStore(tmp_path / "target")
-        done = await get(root.cid, target, f"http://127.0.0.1:{port}")
-        assert done.bytes_total == root.tsize
-        assert read_file(target, resolve(target, root.cid, "file")) == DATA
-    finally:
-        server.should_exit = True
-        await running
+        done = await get(root.cid, target, url)
+    assert done.bytes_total == root.tsize
+    assert read_file(target, resolve(target, root.cid, "file")) == DATA

@@ -126,7 +126,11 @@ async def test_kubos_gateway_answers_with_the_same_blocks_as_ours(daemon: Kubo) 
         ):
             theirs = await http.get(f"{url}?format=car{query}")
             blocks = list(car.read_car(io.BytesIO(theirs.content), car.CarDecoder()))
-            assert [cid for cid, _ in blocks] == _ours(source, root.cid, query)
+            ours, got = _ours(source, root.cid, query), [cid for cid, _ in blocks]
+            if "entity-bytes" in query:  # Kubo reads ahead and sends more than the range needs
+                assert set(ours) <= set(got)
+            else:
+                assert got == ours
 
 
 def _ours(source: KuboStore, root: Cid, query: str) -> list[Cid]:

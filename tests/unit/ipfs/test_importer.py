@@ -64,6 +64,34 @@ def test_published_empty_directory_vectors(profile: Profile, cid: str) -> None:
     assert str(add_directory(MemoryBlocks(), {}, profile=profile).cid) == cid
 
 
+@pytest.mark.parametrize(
+    ("profile", "count", "length", "last", "cid"),
+    [
+        (UNIXFS_V0_2015, 4096, 30, 30, "QmX5GtRk3TSSEHtdrykgqm4eqMEn3n2XhfkFAis5fjyZmN"),
+        (UNIXFS_V1_2025, 4766, 11, 21, "bafybeic3h7rwruealwxkacabdy45jivq2crwz6bufb5ljwupn36gicplx4"),
+    ],
+)
+def test_published_vectors_of_the_largest_flat_directories(
+    profile: Profile, count: int, length: int, last: int, cid: str
+) -> None:
+    alphabet = "abcdefghijklmnopqrstuvwxyz01234567890-_"
+    letters = [alphabet[byte % len(alphabet)] for byte in KeyStream(MIB, f"hamt-{profile.name}").read(MIB)]
+    starts = [length * index for index in range(count)]
+    names = ["".join(letters[at : at + (last if at == starts[-1] else length)]) for at in starts]
+    store = MemoryBlocks()
+    one = add_file(store, io.BytesIO(b"x"), profile=profile)
+    assert str(add_directory(store, dict.fromkeys(names, one), profile=profile).cid) == cid
+
+
+def test_a_directory_over_the_block_limit_is_refused() -> None:
+    store = MemoryBlocks()
+    one = add_file(store, io.BytesIO(b"x"))
+    add_directory(store, {f"{i:05}": one for i in range(40_000)})
+    with pytest.raises(MarketError) as caught:
+        add_directory(store, {f"{i:05}": one for i in range(45_000)})
+    assert caught.value.code == "invalid_argument"
+
+
 def test_an_empty_file_is_an_empty_leaf() -> None:
     added = add_file(MemoryBlocks(), io.BytesIO(b""))
     assert str(added.cid) == "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
