@@ -72,7 +72,9 @@ class Rpc:
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether a repeat may help."""
+    """Whether a repeat may help. A node that hangs has had its time: waiting for it is the caller's choice."""
+    if isinstance(error, TimeoutError):
+        return False
     if isinstance(error, aiohttp.ClientResponseError):
         return error.status in _BUSY_STATUS
     return not isinstance(error, aiohttp.InvalidURL)
