@@ -133,7 +133,7 @@ class EmbeddedStore:
             db.execute("DELETE FROM pins WHERE cid = ?", (str(cid),))
 
     def pins(self) -> tuple[Pin, ...]:
-        with self._database() as db:
+        with _disk_errors(self.path), self._database() as db:
             rows = db.execute("SELECT cid, name FROM pins ORDER BY cid").fetchall()
         return tuple(Pin(Cid.parse(cid), name) for cid, name in rows)
 
@@ -233,6 +233,6 @@ def _disk_errors(path: Path) -> Iterator[None]:
             hint = "free some space, or run `gpumarket ipfs gc`"
             raise MarketError("disk_full", f"no space left for {path}", hint=hint) from error
         raise MarketError("machine_unsuitable", f"cannot work on {path}: {error.strerror}") from error
-    except sqlite3.OperationalError as error:
-        full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    except sqlite3.Error as error:
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
         raise MarketError("disk_full" if full else "machine_unsuitable", f"cannot work on {path}: {error}") from error

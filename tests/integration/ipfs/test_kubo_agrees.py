@@ -10,11 +10,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from gpumarket.errors import MarketError
 from gpumarket.ipfs import car, dag
 from gpumarket.ipfs.cid import RAW, Cid
 from gpumarket.ipfs.fetch import fetch
+from gpumarket.ipfs.gateway import routes
 from gpumarket.ipfs.importer import UNIXFS_V0_2015, UNIXFS_V1_2025, Profile, add_directory, add_file, add_path
 from gpumarket.ipfs.kubo import KuboStore
 from gpumarket.ipfs.reader import load, read_file
@@ -85,6 +88,20 @@ def test_kubo_reads_our_car_and_we_read_kubos(daemon: Kubo, tmp_path: Path) -> N
     assert exported == packed.getvalue()
     assert car.import_car(copy, io.BytesIO(exported)) == (added.cid,)
     assert copy.blocks == store.blocks
+
+
+def test_kubo_imports_what_our_gateway_answers(daemon: Kubo, tmp_path: Path) -> None:
+    store, data = MemoryBlocks(), os.urandom(3_000_000)
+    root = add_directory(store, {"file": add_file(store, io.BytesIO(data)), "other": add_file(store, io.BytesIO(b"x"))})
+    client = TestClient(Starlette(routes=[*routes(store)]))
+    part_of = client.get(f"/ipfs/{root.cid}/file?format=car&entity-bytes=1048576:2097151").content
+    (tmp_path / "part.car").write_bytes(part_of)
+    daemon.run("dag", "import", "--pin-roots=false", str(tmp_path / "part.car"))
+    offline = ("--offline", "cat", "--offset=1048576", "--length=1048576", f"/ipfs/{root.cid}/file")
+    assert daemon.run(*offline) == data[1 << 20 : 2 << 20]
+    (tmp_path / "whole.car").write_bytes(client.get(f"/ipfs/{root.cid}?format=car").content)
+    daemon.run("dag", "import", str(tmp_path / "whole.car"))
+    assert daemon.run("cat", f"/ipfs/{root.cid}/file") == data
 
 
 def test_a_car_goes_to_kubo_in_one_request(daemon: Kubo) -> None:

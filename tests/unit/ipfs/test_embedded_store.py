@@ -87,6 +87,13 @@ def test_another_disk_error_is_not_called_full(tmp_path: Path) -> None:
     assert caught.value.code == "machine_unsuitable"
 
 
+def test_a_damaged_pin_database_is_said(tmp_path: Path) -> None:
+    (tmp_path / "pins.db").write_bytes(b"not a database, for sure" * 100)
+    with pytest.raises(MarketError) as caught:
+        EmbeddedStore(tmp_path)
+    assert caught.value.code == "machine_unsuitable"
+
+
 def test_pins_are_listed_renamed_and_removed(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path)
     one, two = some(store, b"1"), some(store, b"2")
