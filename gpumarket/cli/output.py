@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from rich.table import Table
 from gpumarket.errors import MarketError
 
 Row = Mapping[str, Any]
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class OutputFormat(StrEnum):
@@ -77,12 +81,12 @@ class Printer:
 
     def line(self, text: str) -> None:
         """One line of a stream, such as a log."""
-        sys.stdout.write(text + "\n")
+        sys.stdout.write((text if self.format is OutputFormat.JSON else harmless(text)) + "\n")
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """Progress and advice, never data."""
-        Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+        Console(stderr=True, highlight=False).print(harmless(text), markup=False, soft_wrap=True)
 
     def error(self, error: MarketError) -> None:
         """An expected failure: people get sentence, hint and code; programs get the error as a document."""
@@ -92,9 +96,9 @@ class Printer:
             sys.stderr.write(yaml.safe_dump({"error": error.as_dict()}, sort_keys=False))
         else:
             console = Console(stderr=True, highlight=False)
-            console.print(f"error: {error.message} ({error.code})", markup=False, style="red", soft_wrap=True)
+            console.print(f"error: {harmless(error.message)} ({error.code})", markup=False, style="red", soft_wrap=True)
             if error.hint:
-                console.print(f"hint: {error.hint}", markup=False, soft_wrap=True)
+                console.print(f"hint: {harmless(error.hint)}", markup=False, soft_wrap=True)
 
     def _document(self, value: Any) -> bool:
         if self.format is OutputFormat.JSON:
@@ -106,6 +110,11 @@ class Printer:
         return True
 
 
+def harmless(text: str) -> str:
+    """Foreign text that cannot steer a terminal: control characters but tab and newline are spelled out."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def _cell(column: Column, row: Row) -> str:
     value = row.get(column.key)
-    return "-" if value is None or value == "" else column.show(value)
+    return "-" if value is None or value == "" else harmless(column.show(value))

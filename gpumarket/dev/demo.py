@@ -23,7 +23,7 @@ from gpumarket.dev.ledger import Entry, of_kind, read_ledger
 from gpumarket.dev.market import BLOCK_S, LocalMarket, local_market
 from gpumarket.dev.places import ORACLES, THRESHOLD
 from gpumarket.dev.story import Renter, Story
-from gpumarket.dev.witness import Witnessed, examine
+from gpumarket.dev.witness import Witnessed, examine, report_signer
 from gpumarket.errors import MarketError
 from gpumarket.ipfs.cid import Cid
 from gpumarket.rules.job_state import JobStatus
@@ -246,6 +246,7 @@ async def _pull(r: Rental, job_id: str, task: image.Task) -> dict[str, Any]:
     answer = image.read_answer(dest)
     r.story.say(f"the container's answer: {json.dumps(answer)}")
     r.audit.same("the container's answer is right", task.answer(), answer)
+    r.audit.same("the provider signed its report", r.market.accounts["agent"], report_signer(r.chain, job_id, dest))
     return pulled | {"answer": answer}
 
 

@@ -116,11 +116,12 @@ async def _start(
                 starting.create_task(supervisor.start(spec))
             await _deploy(root, places, environ, supervisor, accounts)
             deployment = deployments.load(places.deployments, CHAIN_ID)
-            await node.mine_every(BLOCK_S)
             clock.mark("contracts")
             for spec in _chain_services(places, environ):
                 starting.create_task(supervisor.start(spec))
         clock.mark("services")
+        # Until here every transaction had a block at once; from here on time passes as on the real chain.
+        await node.mine_every(BLOCK_S)
     return LocalMarket(run_id, root, places, environ, supervisor, accounts, deployment, clock.marks)
 
 

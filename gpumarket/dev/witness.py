@@ -85,6 +85,16 @@ async def examine(
     return Witnessed(report, str(root), report.signers_mask.bit_count(), proven) if proven else None
 
 
+def report_signer(chain: ChainClient, job_id: str, results: Path) -> Address:
+    """Who signed the job's report among its results: exit code, times, hashes of the output."""
+    signed = json.loads((results / "report.json").read_text())
+    text = json.dumps(signed["report"], sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).digest()
+    return typed_data.recover(
+        typed_data.job_report(chain.deployment, job_id, digest), bytes.fromhex(signed["signature"][2:])
+    )
+
+
 def _possession_holds(chain: ChainClient, provider: Address, image: Cid, transcript: Path) -> bool:
     """The blocks hash up to the image's CID, and the provider signed the hash of the challenged bytes."""
     row = json.loads(transcript.read_text())

@@ -69,7 +69,7 @@ class Market:
         self.chain.advance(max(1, int(seconds)))
 
 
-@pytest.fixture()
+@pytest.fixture
 def market(signers: tuple[Signer, Signer], tmp_path: Path) -> Market:
     return Market(signers, tmp_path)
 
