@@ -205,6 +205,14 @@ class Member:
             raise MarketError("invalid_argument", "the outcomes root is not that of the outcomes")
         self._store.pin(rebuilt.root, f"report {given.seq}")
 
+    def forget_evidence(self, before: int) -> None:
+        """Let go of the bundles of reports older than `before`, unix seconds. Blocking."""
+        old = [pin.cid for pin in self._store.pins() if _report_time(pin.name) < before]
+        for cid in old:
+            self._store.unpin(cid)
+        if old:
+            self._store.gc(self._clock())
+
     # ----------------------------------------------------------------- leading
 
     def observation(self, job_id: JobId, landed_seq: int) -> Observation | None:
@@ -324,6 +332,11 @@ def index_of(committee: Committee, signer: Address) -> int:
         if member.signer == signer:
             return index
     raise MarketError("forbidden", "this key is no member of the committee", signer=signer)
+
+
+def _report_time(pin_name: str) -> float:
+    word, _, number = pin_name.partition(" ")
+    return int(number) if word == "report" and number.isdigit() else float("inf")
 
 
 def _check_numbers(report: Report, committee: Committee, epoch_s: int, now: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,7 @@ from oracle.possession import Challenge, Finding, Transcript
 from oracle.reporter import Reporter
 
 KEEP_BLOCKS_EPOCHS = 4
+KEEP_EVIDENCE_S = 90 * 86_400
 EPOCH_DELAY_S = 0.3
 
 MAX_PER_MINUTE = 15
@@ -123,6 +125,7 @@ class Watch:
         if signed is not None:
             await self._reporter.submit(signed)
         self._journal.forget_blocks(int(self._clock()) - max(600, KEEP_BLOCKS_EPOCHS * self._member.epoch_s))
+        await asyncio.to_thread(self._member.forget_evidence, int(self._clock()) - KEEP_EVIDENCE_S)
 
     async def _tolerant(self, message: str, step: Callable[[], Awaitable[object]]) -> None:
         try:

@@ -442,6 +442,17 @@ async def test_a_bundle_is_the_same_wherever_it_is_built(stage: Stage) -> None:
     assert merkle.verify(merkle.root(first.outcomes), 1, first.outcomes[1], merkle.proof(first.outcomes, 1))
 
 
+async def test_old_evidence_is_let_go(stage: Stage) -> None:
+    stage.everyone_alive()
+    node = stage.nodes[(stage.leader() + 1) % 3]
+    proposal, signature = propose(stage, [validation(stage)])
+    await node.member.sign(proposal, signature)
+    node.member.forget_evidence(START)
+    assert node.store.pins() != ()
+    node.member.forget_evidence(START + 1)
+    assert (node.store.pins(), node.store.blocks) == ((), {})
+
+
 async def drafts_of(stage: Stage, node: Node) -> list[Draft]:
     await node.market.refresh()
     return node.member.drafts(0, int(stage.now))
