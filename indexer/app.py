@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ class Settings:
 
     rpc_url: str = "http://127.0.0.1:8545"
     deployments: Path = Path("deployments")
-    data_dir: Path = Path("indexer-data")
+    data_dir: Path = field(default_factory=lambda: config.data_home() / "indexer")
     database_url: str = ""
     host: str = "127.0.0.1"
     port: int = 8090

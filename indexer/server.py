@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
@@ -22,6 +23,7 @@ from indexer.schema import Schema
 
 READY_LAG_BLOCKS = 10
 READY_SILENCE_S = 10.0
+MAX_BODY_BYTES = 128 * 1024
 
 
 def routes(schema: Schema, reader: Reader, hub: Hub, progress: Callable[[], Progress | None]) -> list[BaseRoute]:
@@ -50,6 +52,8 @@ def readiness(progress: Progress | None, *, clock: float, now: float) -> dict[st
     silence = clock - progress.seen_at
     if silence > READY_SILENCE_S:
         raise MarketError("chain_unreachable", f"the chain's node has been silent for {silence:.0f} s", **details)
+    if progress.cursor.number - progress.head.number > READY_LAG_BLOCKS:
+        raise MarketError("chain_unreachable", "the chain's node is far behind what is indexed already", **details)
     if progress.lag > READY_LAG_BLOCKS:
         raise MarketError("indexer_unreachable", f"still {progress.lag} blocks behind", hint="wait", **details)
     return details
@@ -80,6 +84,24 @@ class _GraphQLApp(GraphQL[Context, None]):
         self._reader = reader
         self._hub = hub
         self._progress = progress
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        read = 0
+
+        async def bounded() -> Message:
+            nonlocal read
+            message = await receive()
+            if message["type"] == "http.request":
+                read += len(message.get("body", b""))
+                if read > MAX_BODY_BYTES:
+                    raise MarketError("request_too_complex", f"a request has at most {MAX_BODY_BYTES} bytes")
+            return message
+
+        try:
+            await super().__call__(scope, bounded, send)
+        except MarketError as error:
+            shown = {"message": error.message, "extensions": {"code": error.code}}
+            await JSONResponse({"errors": [shown]}, status_code=413)(scope, receive, send)
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
         return Context(self._reader, Loaders(self._reader), self._hub, self._progress, request, response)

@@ -69,7 +69,8 @@ class Store:
     """The write side. One instance, one task; `open` it first.
 
     Args:
-        identity: names the chain and contracts indexed; a database of another identity or schema version is emptied.
+        identity: names the chain and contracts indexed. A database of another identity, base block or schema version is
+            emptied.
     """
 
     def __init__(self, engine: AsyncEngine, identity: str) -> None:
@@ -84,7 +85,7 @@ class Store:
         """
         async with self._begin() as connection:
             names = await connection.run_sync(lambda sync: set(inspect(sync).get_table_names()))
-            marks = {"schema_version": str(tables.SCHEMA_VERSION), "identity": self._identity}
+            marks = {"schema_version": str(tables.SCHEMA_VERSION), "identity": f"{self._identity} {base.hash}"}
             if "meta" in names and await _read_meta(connection, list(marks)) == marks:
                 return await _cursor(connection)
             await connection.run_sync(tables.metadata.drop_all)

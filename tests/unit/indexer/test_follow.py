@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from gpumarket.errors import MarketError
 from indexer.follow import HEAD_RANGE
@@ -154,6 +155,41 @@ async def test_another_chain_or_schema_rebuilds_the_database(tmp_path: Path) -> 
     async with indexer(node, tmp_path) as index:
         await index.catch_up()
         assert (await index.ask("{ gpus { gpuModel } }"))["gpus"] == [{"gpuModel": "NVIDIA H200"}]
+
+
+async def test_a_chain_begun_anew_rebuilds_the_database(tmp_path: Path) -> None:
+    node = FakeNode()
+    node.add([provider_registered(P), registered(P, 1)])
+    async with indexer(node, tmp_path) as index:
+        await index.catch_up()
+    node.drop(2)
+    node.add([], salt="another genesis")
+    async with indexer(node, tmp_path) as index:
+        await index.catch_up()
+        assert (await index.ask("{ gpusCount _meta { block { number } } }")) == {
+            "gpusCount": 0,
+            "_meta": {"block": {"number": 0}},
+        }
+
+
+async def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
+    node, story = FakeNode(), History(5)
+    async with indexer(node, tmp_path) as index:
+        await index.catch_up()
+        async with index.engine.connect() as connection:
+            pages = (await connection.exec_driver_sql("pragma page_count")).scalar_one()
+        event.listen(
+            index.engine.sync_engine, "begin", lambda c: c.exec_driver_sql(f"pragma max_page_count = {pages + 2}")
+        )
+        for number in range(60):
+            node.add(story.block(number))
+        with pytest.raises(MarketError) as caught:
+            await index.catch_up()
+        assert caught.value.code == "disk_full"
+    async with indexer(node, tmp_path) as index, indexer(node, tmp_path, "fresh") as fresh:
+        await index.catch_up()
+        await fresh.catch_up()
+        assert await contents(index.engine) == await contents(fresh.engine)
 
 
 async def test_an_event_about_nothing_known_is_refused(tmp_path: Path) -> None:

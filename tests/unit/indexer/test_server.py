@@ -16,7 +16,7 @@ from indexer.follow import Progress
 from indexer.hub import Hub
 from indexer.queries import Reader
 from indexer.schema import make_schema
-from indexer.server import READY_LAG_BLOCKS, READY_SILENCE_S, add_metrics, readiness, routes
+from indexer.server import MAX_BODY_BYTES, READY_LAG_BLOCKS, READY_SILENCE_S, add_metrics, readiness, routes
 from indexer.store import Cursor, Store, make_engine
 from tests.fakes import FakeNode
 from tests.unit.indexer.parts import indexer
@@ -51,6 +51,12 @@ def test_it_is_not_ready_while_it_lags() -> None:
     assert caught.value.details["lag_blocks"] == READY_LAG_BLOCKS + 1
 
 
+def test_it_is_not_ready_while_the_node_is_far_behind_the_index() -> None:
+    with pytest.raises(MarketError) as caught:
+        readiness(progress(-READY_LAG_BLOCKS - 1), clock=10, now=1_000)
+    assert caught.value.code == "chain_unreachable"
+
+
 async def test_metrics_tell_head_lag_and_age(tmp_path: Path) -> None:
     node = FakeNode()
     node.add([])
@@ -80,6 +86,8 @@ def test_http_answers_post_get_and_socket(engine: AsyncEngine) -> None:
         expected = {"_meta": {"block": {"number": 0}, "synced": False}}
         assert client.post("/graphql", json=question).json()["data"] == expected
         assert client.get("/graphql", params=question).json()["data"] == expected
+        large = client.post("/graphql", json={"query": " " * MAX_BODY_BYTES})
+        assert (large.status_code, large.json()["errors"][0]["extensions"]["code"]) == (413, "request_too_complex")
         error = client.post("/graphql", json={"query": "{ nope }"}).json()["errors"][0]
         assert error["extensions"]["code"] == "invalid_argument"
         with client.websocket_connect("/graphql", subprotocols=["graphql-transport-ws"]) as socket:
