@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Any
 
 from gpumarket.chain.calls import Call
@@ -15,18 +14,13 @@ from gpumarket.chain.types import Receipt
 from gpumarket.errors import MarketError
 from gpumarket.rules.units import Address
 
-_KNOWN = ("already known", "already imported", "known transaction", "already exists", "alreadyknown")
-_NONCE_USED = ("nonce too low", "nonce is too low", "oldnonce", "nonce has already been used")
-_UNDERPRICED = ("underpriced", "fee too low")
+# The node has the transaction, or another one with its nonce, mined or waiting: only receipts tell which.
+_HARMLESS = (
+    *("already known", "already imported", "known transaction", "already exists", "alreadyknown"),
+    *("nonce too low", "nonce is too low", "oldnonce", "nonce has already been used"),
+    *("replacement transaction underpriced", "replacement fee too low"),
+)
 _PRIORITY_FALLBACK = 10**9
-
-
-class Answer(Enum):
-    """What a node says to a broadcast."""
-
-    TAKEN = auto()  # now, or it had it already
-    NONCE_USED = auto()  # a transaction with the nonce is mined: perhaps ours
-    UNDERPRICED = auto()  # it holds another transaction with the nonce that pays as well
 
 
 @dataclass(frozen=True)
@@ -101,24 +95,21 @@ class Node:
                 hint="send it some of the chain's native coin",
             )
 
-    async def broadcast(self, raw: bytes) -> Answer:
+    async def broadcast(self, raw: bytes) -> None:
         """Hand a signed transaction to the node; harmless to repeat.
 
         Raises:
-            MarketError: `insufficient_gas_funds`, `chain_unreachable`.
+            MarketError: `insufficient_gas_funds`; `transaction_not_mined`: the node does not take it as it is, now;
+                `chain_unreachable`.
         """
         try:
             await self._rpc.request("eth_sendRawTransaction", [hex_of(raw)])
         except RpcRefused as error:
             message = error.message.lower()
-            if any(text in message for text in _KNOWN):
-                return Answer.TAKEN
-            if any(text in message for text in _NONCE_USED):
-                return Answer.NONCE_USED
-            if any(text in message for text in _UNDERPRICED):
-                return Answer.UNDERPRICED
-            raise revert_error(error) from error
-        return Answer.TAKEN
+            if any(text in message for text in _HARMLESS):
+                return
+            code = "insufficient_gas_funds" if "insufficient funds" in message else "transaction_not_mined"
+            raise MarketError(code, f"the node does not take the transaction: {error.message[:200]}") from error
 
     async def reason(self, call: Call, receipt: Receipt) -> MarketError:
         """Why a mined transaction had no effect: the call again, on the state before its block, then after it."""

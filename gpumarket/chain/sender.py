@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from gpumarket.chain.client import ChainClient
 from gpumarket.chain.codec import checksum, hex_of
 from gpumarket.chain.development import DEVELOPMENT_ACCOUNTS, DEVELOPMENT_CHAINS
 from gpumarket.chain.journal import Attempt, Intent, IntentState, Journal, NonceTaken
-from gpumarket.chain.node import Answer, Fees, Node
+from gpumarket.chain.node import Fees, Node
 from gpumarket.chain.typed_data import TypedData, signable
 from gpumarket.chain.types import Receipt
 from gpumarket.config import secret
@@ -32,7 +32,7 @@ from gpumarket.rules.units import Address
 GWEI = 10**9
 FINAL_DEPTH = 64
 _NONCE_TRIES = 8
-_DISPLACED_CHECKS = 3
+_MAY_PASS = frozenset({"chain_unreachable", "insufficient_gas_funds", "transaction_not_mined"})
 _REBROADCAST_S = 5.0
 _FIRST_POLL_S = 0.01
 
@@ -130,6 +130,8 @@ class Sender:
     Args:
         db_path: the journal. It belongs to this account on this chain and must not be lost while something is pending.
         bump_after_s: without inclusion for so long, a transaction is replaced by one that pays an eighth more.
+        displaced_after_s: a nonce that is used while no receipt of ours shows up for so long was used by somebody else.
+            Too short a time signs a deed twice when a node lags behind itself.
         max_fee_cap: wei per gas that no transaction pays more than.
         poll_s: at most, between two looks at a pending transaction.
     """
@@ -141,6 +143,7 @@ class Sender:
         db_path: Path,
         *,
         bump_after_s: float = 30.0,
+        displaced_after_s: float = 20.0,
         max_fee_cap: int = 500 * GWEI,
         poll_s: float = 0.25,
         clock: Callable[[], float] = time.time,
@@ -152,12 +155,14 @@ class Sender:
         self._node = Node(client, signer.address)
         self._journal = Journal(db_path)
         self._bump_after_s = bump_after_s
+        self._displaced_after_s = displaced_after_s
         self._max_fee_cap = max_fee_cap
         self._poll_s = poll_s
         self._clock = clock
         self._lock = asyncio.Lock()
         self._bound = False
         self._told: dict[str, float] = {}  # transaction hash to its last broadcast
+        self._foreign: dict[str, float] = {}  # key to when its nonce was first seen used without a receipt
 
     async def execute(self, key: str, call: Call, timeout_s: float = 60.0) -> Receipt:
         """`send`, then `confirm`."""
@@ -172,16 +177,18 @@ class Sender:
 
         Raises:
             MarketError: the contract's refusal found by simulation (see `reverts`), `insufficient_gas_funds`,
-                `chain_unreachable` (send again later, with the same key), `chain_mismatch`.
+                `chain_unreachable` and `transaction_not_mined` (it may be stored: send again, with the same key),
+                `chain_mismatch`.
         """
         async with self._lock:
             await self._bind()
             intent = await asyncio.to_thread(self._journal.find, key)
             if intent is None or intent.state is IntentState.REVERTED:
                 return await self._send_new(key, 0 if intent is None else intent.round + 1, call)
-            newest = (await self._attempts(intent))[0]
             if intent.state is IntentState.PENDING:
-                await self._tell(newest)
+                await self._advance(key)
+                intent = await self._intent(key)
+            newest = (await self._attempts(intent))[0]
             return newest.tx_hash
 
     async def confirm(self, key: str, timeout_s: float = 60.0) -> Receipt:
@@ -202,7 +209,7 @@ class Sender:
                 if receipt is not None:
                     return await self._effective(key, receipt)
             except MarketError as error:
-                if error.code not in ("chain_unreachable", "insufficient_gas_funds"):
+                if error.code not in _MAY_PASS:
                     raise
                 trouble = error
             if self._clock() >= deadline:
@@ -221,14 +228,10 @@ class Sender:
         async with self._lock:
             await self._bind()
             for intent in await asyncio.to_thread(self._journal.unfinished):
-                try:
-                    await self._advance(intent.key)
-                except MarketError as error:
-                    if error.code != "insufficient_gas_funds":
-                        raise
+                await _unless_refused(self._advance(intent.key))
             # Also what reverted and was reorganized away: a missing nonce holds up all after it.
             for raw in await asyncio.to_thread(self._journal.newest_from, await self._node.mined_nonces()):
-                await self._node.broadcast(raw)
+                await _unless_refused(self._node.broadcast(raw))
 
     async def close(self) -> None:
         """Close the journal."""
@@ -253,8 +256,8 @@ class Sender:
                 await asyncio.to_thread(self._journal.add, key, round_, call, attempt)
             except NonceTaken:
                 continue
-            if await self._tell(attempt) is not Answer.NONCE_USED or await self._receipt([attempt]):
-                return attempt.tx_hash
+            await self._tell(attempt)
+            return attempt.tx_hash
         raise MarketError("chain_unreachable", f"another sender keeps taking the nonces of {self.address}")
 
     async def _advance(self, key: str) -> Receipt | None:
@@ -274,6 +277,7 @@ class Sender:
             nonce = max(await self._node.mined_nonces(), await asyncio.to_thread(self._journal.next_nonce))
             again = self._sign(intent.call, nonce, newest.gas, fees)
             await asyncio.to_thread(self._journal.add, key, intent.round, intent.call, again)
+            del self._foreign[key]
             await self._tell(again)
         elif now - newest.signed_at >= self._bump_after_s:
             await self._replace(intent, newest)
@@ -293,12 +297,12 @@ class Sender:
         await self._tell(attempt)
 
     async def _is_displaced(self, intent: Intent, attempts: list[Attempt]) -> bool:
-        """Whether a foreign transaction used the nonce: several looks, since a node may lag behind itself."""
-        for _ in range(_DISPLACED_CHECKS):
-            if await self._node.mined_nonces() <= intent.nonce or await self._receipt(attempts):
-                return False
-            await asyncio.sleep(self._poll_s)
-        return True
+        """Whether a foreign transaction used the nonce. Called when the attempts had no receipt a moment ago."""
+        if await self._node.mined_nonces() <= intent.nonce or await self._receipt(attempts):
+            self._foreign.pop(intent.key, None)
+            return False
+        now = self._clock()
+        return now - self._foreign.setdefault(intent.key, now) >= self._displaced_after_s
 
     async def _note_mined(self, intent: Intent, receipt: Receipt) -> None:
         self._told.pop(receipt.tx_hash, None)
@@ -333,9 +337,9 @@ class Sender:
             raise MarketError("not_found", f"nothing was sent under {key}")
         return intent
 
-    async def _tell(self, attempt: Attempt) -> Answer:
+    async def _tell(self, attempt: Attempt) -> None:
+        await self._node.broadcast(attempt.raw)
         self._told[attempt.tx_hash] = self._clock()
-        return await self._node.broadcast(attempt.raw)
 
     def _sign(self, call: Call, nonce: int, gas: int, fees: Fees) -> Attempt:
         raw, tx_hash = self.signer.sign_transaction(
@@ -352,6 +356,15 @@ class Sender:
             }
         )
         return Attempt(tx_hash, nonce, raw, gas, fees.max_fee, fees.priority_fee, self._clock())
+
+
+async def _unless_refused(work: Awaitable[object]) -> None:
+    """Let one transaction's trouble not keep the others from being looked after."""
+    try:
+        await work
+    except MarketError as error:
+        if error.code == "chain_unreachable" or error.code not in _MAY_PASS:
+            raise
 
 
 def _signer(key: Any, source: str) -> Signer:

@@ -15,7 +15,7 @@ from gpumarket.chain.client import ChainClient
 from gpumarket.chain.codec import checksum, encode_call, keccak
 from gpumarket.chain.deployments import Deployment
 from gpumarket.chain.rpc import Rpc
-from gpumarket.chain.sender import Sender, load_account
+from gpumarket.chain.sender import GWEI, Sender, load_account
 from gpumarket.errors import MarketError
 from gpumarket.rules.units import Address
 from tests.integration.chain.market import UNIT, accounts, deploy_market
@@ -41,8 +41,14 @@ async def client(chain: tuple[Anvil, Deployment]) -> AsyncIterator[ChainClient]:
     await client.close()
 
 
-def sender_of(client: ChainClient, path: Path, bump_after_s: float = 30.0) -> Sender:
-    return Sender(client, SIGNER, path / "sender.db", bump_after_s=bump_after_s, poll_s=0.02)
+def sender_of(client: ChainClient, path: Path, bump_after_s: float = 30.0, max_fee_cap: int = 500 * GWEI) -> Sender:
+    return Sender(
+        *(client, SIGNER, path / "sender.db"),
+        bump_after_s=bump_after_s,
+        displaced_after_s=0.2,
+        max_fee_cap=max_fee_cap,
+        poll_s=0.02,
+    )
 
 
 def fresh(name: str) -> Address:
@@ -193,6 +199,27 @@ async def test_a_nonce_that_another_program_used_is_replaced(
     receipt = await sender.confirm("a")
     assert receipt.tx_hash != sent
     assert await client.native_balance(fresh("displaced")) == 1
+    await sender.close()
+
+
+async def test_a_transaction_the_node_refuses_for_now_is_kept_and_sent_later(
+    chain: tuple[Anvil, Deployment], client: ChainClient, tmp_path: Path
+) -> None:
+    node, _ = chain
+    base_fee = node.rpc("eth_getBlockByNumber", "latest", False)["baseFeePerGas"]
+    sender = sender_of(client, tmp_path, max_fee_cap=GWEI)
+    node.rpc("anvil_setNextBlockBaseFeePerGas", hex(50 * GWEI))
+    node.mine()
+    for _ in range(2):
+        with pytest.raises(MarketError) as refused:
+            await sender.send("a", gift(fresh("later")))
+        assert refused.value.code == "transaction_not_mined"
+    await sender.resume()
+    node.rpc("anvil_setNextBlockBaseFeePerGas", hex(GWEI // 2))
+    node.mine()
+    assert (await sender.execute("a", gift(fresh("later")))).status
+    assert await client.native_balance(fresh("later")) == 1
+    node.rpc("anvil_setNextBlockBaseFeePerGas", base_fee)
     await sender.close()
 
 
