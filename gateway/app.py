@@ -42,7 +42,9 @@ def main() -> None:
 
 @cli.command()
 def run(
-    config_file: Annotated[Path | None, typer.Option("--config", help="TOML file with a [gateway] section.")] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="TOML file; its table `gateway` is read.")
+    ] = None,
     indexer_url: Annotated[str | None, typer.Option(help="Base URL of the indexer.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,

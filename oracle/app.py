@@ -58,7 +58,7 @@ def main() -> None:
 
 @cli.command()
 def run(
-    config_file: Annotated[Path | None, typer.Option("--config", help="TOML file with an [oracle] section.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="TOML file; its table `oracle` is read.")] = None,
     rpc_url: Annotated[str | None, typer.Option(help="The chain's node.")] = None,
     deployments_dir: Annotated[
         Path | None, typer.Option("--deployments", help="Deployment file, or a directory of them.")

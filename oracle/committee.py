@@ -27,7 +27,7 @@ from oracle.heartbeats import Tracker
 from oracle.journal import Journal, claim_keys
 from oracle.market import Chain, Market
 from oracle.possession import Challenge, Transcript, judge
-from oracle.proposal import Proposal, assemble
+from oracle.proposal import Proposal, SignedProposal, assemble
 from oracle.verdict import Draft, Observation, objection, propose
 
 ATTEMPTS = 2
@@ -43,31 +43,6 @@ class Signer(Protocol):
     @property
     def address(self) -> Address: ...
     def sign_typed(self, data: TypedData, /) -> bytes: ...
-
-
-@dataclass(frozen=True)
-class SignedProposal:
-    """A proposal with at least the threshold of signatures, 64 bytes each, by member index."""
-
-    proposal: Proposal
-    signatures: dict[int, bytes]
-
-    @property
-    def mask(self) -> int:
-        return sum(1 << index for index in self.signatures)
-
-    @property
-    def packed(self) -> bytes:
-        return b"".join(self.signatures[index] for index in sorted(self.signatures))
-
-    def as_dict(self) -> dict[str, Any]:
-        signatures = {str(index): "0x" + signature.hex() for index, signature in self.signatures.items()}
-        return {**self.proposal.as_dict(with_blocks=False), "signatures": signatures}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> SignedProposal:
-        signatures = {int(index): bytes.fromhex(text[2:]) for index, text in value["signatures"].items()}
-        return cls(Proposal.from_dict(value), signatures)
 
 
 @dataclass(frozen=True)

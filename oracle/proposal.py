@@ -64,6 +64,31 @@ class Proposal:
             raise MarketError("invalid_argument", f"malformed proposal: {str(error)[:100]}") from error
 
 
+@dataclass(frozen=True)
+class SignedProposal:
+    """A proposal with at least the threshold of signatures, 64 bytes each, by member index."""
+
+    proposal: Proposal
+    signatures: dict[int, bytes]
+
+    @property
+    def mask(self) -> int:
+        return sum(1 << index for index in self.signatures)
+
+    @property
+    def packed(self) -> bytes:
+        return b"".join(self.signatures[index] for index in sorted(self.signatures))
+
+    def as_dict(self) -> dict[str, Any]:
+        signatures = {str(index): "0x" + signature.hex() for index, signature in self.signatures.items()}
+        return {**self.proposal.as_dict(with_blocks=False), "signatures": signatures}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> SignedProposal:
+        signatures = {int(index): bytes.fromhex(text[2:]) for index, text in value["signatures"].items()}
+        return cls(Proposal.from_dict(value), signatures)
+
+
 def assemble(bundle: Bundle, config_digest: bytes, seq: int, epoch: int) -> Proposal:
     """The proposal of a bundle."""
     outcomes = bundle.outcomes

@@ -15,10 +15,9 @@ from gpumarket.chain.types import Outcome, OutcomeKind, Receipt
 from gpumarket.errors import MarketError
 from gpumarket.log import Log
 from gpumarket.rules.job_state import JobStatus
-from oracle.committee import SignedProposal
 from oracle.journal import Journal, StoredReport
 from oracle.market import Chain
-from oracle.proposal import Proposal
+from oracle.proposal import Proposal, SignedProposal
 
 CONFIRM_S = 60.0
 TAKE_OVER_EPOCHS = 1

@@ -21,12 +21,12 @@ from gpumarket.log import Log
 from gpumarket.rules.job_state import JobStatus
 from oracle import evidence, server
 from oracle.agents import Agents
-from oracle.committee import Member, SignedProposal
+from oracle.committee import Member
 from oracle.heartbeats import Tracker
 from oracle.journal import Journal
 from oracle.market import Market
 from oracle.possession import Transcript, conclude
-from oracle.proposal import Proposal, assemble
+from oracle.proposal import Proposal, SignedProposal, assemble
 from oracle.reporter import Reporter
 from oracle.verdict import Draft
 from tests.fakes import FakeCommitteeChain, MemoryBlocks
