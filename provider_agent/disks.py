@@ -57,10 +57,11 @@ def reattach(file: Path) -> Path:
 
 def destroy(file: Path) -> None:
     """Detach the disk and delete it. If something still has it mounted, the kernel detaches it at the unmount."""
-    device = _device_of(file)
+    device = _device_of(file) if file.exists() else ""
     if device:
         _run("losetup", "--detach", device)
     _link(file).unlink(missing_ok=True)
+    file.with_suffix(".part").unlink(missing_ok=True)
     file.unlink(missing_ok=True)
 
 

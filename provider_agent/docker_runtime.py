@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import socket
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,9 +20,10 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import CancellableStream
 from docker.utils import kwargs_from_env
 from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
 
 from gpumarket.errors import MarketError
-from provider_agent import disks, docker_logs, extract
+from provider_agent import docker_logs, extract
 from provider_agent.docker_facts import container_of, engine_info, host_facts, limits_missing
 from provider_agent.runtime import (
     SPEC_LABEL,
@@ -36,7 +35,8 @@ from provider_agent.runtime import (
     LogLine,
     Stats,
 )
-from provider_agent.sandbox import SIZE_LABEL, VOLUME_LABEL, settings, spec_digest, user_of, volume_name, volumes
+from provider_agent.sandbox import settings, spec_digest, user_of
+from provider_agent.volumes import Volumes
 
 T = TypeVar("T")
 
@@ -45,7 +45,6 @@ _PULL_TIMEOUT_S = 1200.0
 _COPY_TIMEOUT_S = 1800.0
 _WATCH_EVERY_S = 2.0
 _THREADS = 8
-_HELPER = "-volumes"
 
 
 class DockerRuntime:
@@ -58,9 +57,8 @@ class DockerRuntime:
     """
 
     def __init__(self, directory: Path, base_url: str | None = None, disk_limit: DiskLimit | None = None) -> None:
-        self._directory = directory
+        self._volumes = Volumes(directory, disk_limit, _unless_gone)
         self._base_url = base_url
-        self._disk_limit = disk_limit
         self._threads = ThreadPoolExecutor(_THREADS, "docker")
         self._client: Any = None
         self._watches: dict[str, asyncio.Task[None]] = {}
@@ -78,7 +76,7 @@ class DockerRuntime:
     async def ping(self) -> EngineInfo:
         def call() -> EngineInfo:
             client = self._api()
-            return engine_info(client.version(), client.info(), self._bounded_by(client))
+            return engine_info(client.version(), client.info(), self._volumes.limit(client))
 
         return await self._call(call)
 
@@ -87,7 +85,7 @@ class DockerRuntime:
 
         def call() -> str:
             client = self._api()
-            for event in client.pull(ref, stream=True, decode=True):
+            for event in client.pull(ref, stream=True, decode=True, auth_config={}):
                 if "error" in event:
                     raise _failed(str(event["error"]))
             digests = client.inspect_image(ref).get("RepoDigests") or []
@@ -126,7 +124,7 @@ class DockerRuntime:
 
     async def start(self, container: ContainerId) -> None:
         await self._call(lambda: self._api().start(container))
-        await self._watch(container)
+        await self.inspect(container)
 
     async def stop(self, container: ContainerId, grace_s: float) -> None:
         seconds = max(0, math.ceil(grace_s))
@@ -152,13 +150,8 @@ class DockerRuntime:
 
         def call() -> None:
             client = self._api()
-            for container in (name_or_id, name + _HELPER):
-                _unless_gone(lambda container=container: client.remove_container(container, v=True, force=True))  # type: ignore[misc]
-            held = client.volumes(filters={"label": f"{VOLUME_LABEL}={name}"}).get("Volumes") or []
-            for volume in held:
-                _unless_gone(lambda volume=volume: client.remove_volume(volume["Name"]))  # type: ignore[misc]
-            for file in self._directory.glob(f"{name}-*.img"):
-                disks.destroy(file)
+            _unless_gone(lambda: client.remove_container(name_or_id, v=True, force=True))
+            self._volumes.remove(client, name)
 
         await self._call(call)
 
@@ -169,7 +162,9 @@ class DockerRuntime:
             except NotFound:
                 return None
 
-        return await self._call(call)
+        found = await self._call(call)
+        await self._watch(found)
+        return found
 
     async def list(self, labels: Mapping[str, str]) -> list[Container]:
         def call() -> list[Container]:
@@ -218,8 +213,7 @@ class DockerRuntime:
             raise MarketError("not_found", f"there is no container {container}")
 
         def call() -> int:
-            for file in self._directory.glob(f"{found.name}-*.img"):
-                disks.reattach(file)
+            self._volumes.reattach(found.name)
             try:
                 chunks, _ = self._api().get_archive(container, path)
             except NotFound:
@@ -257,10 +251,7 @@ class DockerRuntime:
             message = f"the Docker Engine cannot enforce {', '.join(missing)}"
             raise MarketError("machine_unsuitable", message, hint="enable these cgroup controllers for the engine")
         wanted = settings(spec, config, host_facts(info))
-        for path, size in volumes(spec).items():
-            self._make_volume(client, spec, path, size, user_of(config))
-        if volumes(spec) and self._bounded_by(client) is not DiskLimit.LOOP:
-            self._open_volumes(client, spec, user_of(config))
+        self._volumes.make(client, spec, user_of(config))
         host = client.create_host_config(**wanted.host)
         try:
             client.create_container(
@@ -275,73 +266,25 @@ class DockerRuntime:
             if error.status_code != 409:
                 raise
 
-    def _make_volume(self, client: Any, spec: ContainerSpec, path: str, size: int, owner: str) -> None:
-        name = volume_name(spec, path)
-        labels = {**spec.labels, VOLUME_LABEL: spec.name, SIZE_LABEL: str(size)}
-        limit = self._bounded_by(client)
-        if limit is DiskLimit.LOOP:
-            device = disks.make(self._directory / f"{name}.img", size, owner)
-            options = {"type": "ext4", "device": str(device), "o": "nosuid,nodev"}
-        elif limit is DiskLimit.QUOTA:
-            options = {"size": str(size)}
-        else:
-            options = {}
-        # What an interrupted attempt left may have other options; no container holds it, since none of this name
-        # exists.
-        _unless_gone(lambda: client.remove_volume(name))
-        client.create_volume(name, driver="local", driver_opts=options, labels=labels)
-
-    def _open_volumes(self, client: Any, spec: ContainerSpec, user: str) -> None:
-        """Let the job's user write to volumes that Docker made for root.
-
-        The engine unpacks folders of that owner over them, through a container that never starts; no root is needed.
-        """
-        mounts = [{"Type": "volume", "Source": volume_name(spec, path), "Target": path} for path in volumes(spec)]
-        helper = spec.name + _HELPER
-        _unless_gone(lambda: client.remove_container(helper))
-        host = client.create_host_config(mounts=mounts, network_mode="none")
-        client.create_container(spec.image, entrypoint=["/none"], name=helper, host_config=host, use_config_proxy=False)
-        client.put_archive(helper, "/", extract.folders_tar(volumes(spec), user))
-        client.remove_container(helper)
-
-    async def _watch(self, container: ContainerId) -> None:
-        """Start watching the volumes of a running container, if nothing else bounds them."""
-        found = await self.inspect(container)
-        limit = await self._call(lambda: self._bounded_by(self._api()))
-        if found is None or limit is not DiskLimit.WATCHED or found.name in self._watches:
+    async def _watch(self, found: Container | None) -> None:
+        """Watch the volumes of a running container of ours, if nothing else bounds them; also one that was adopted."""
+        if found is None or not found.running or SPEC_LABEL not in found.labels or found.name in self._watches:
             return
-        self._watches[found.name] = asyncio.create_task(self._watch_disk(found.id, found.name))
+        if await self._call(lambda: self._volumes.limit(self._api())) is DiskLimit.WATCHED:
+            watch = asyncio.create_task(self._watch_disk(found.id, found.name))
+            self._watches[found.name] = watch
+            watch.add_done_callback(lambda _: self._watches.pop(found.name, None))
 
     async def _watch_disk(self, container: ContainerId, name: str) -> None:
-        def usage() -> list[tuple[int, int]]:
-            client = self._api()
-            volumes = [v for v in client.df().get("Volumes") or [] if (v.get("Labels") or {}).get(VOLUME_LABEL) == name]
-            return [(int((v.get("UsageData") or {}).get("Size", 0)), int(v["Labels"][SIZE_LABEL])) for v in volumes]
-
         while True:
             await asyncio.sleep(_WATCH_EVERY_S)
             with contextlib.suppress(MarketError):
-                over = [(used, size) for used, size in await self._call(usage) if used > size]
-                if over:
+                if await self._call(lambda: self._volumes.exceeded(self._api(), name)):
                     self._stop_reasons[name] = "disk limit"
                     await self.kill(container)
                 found = await self.inspect(container)
                 if found is None or not found.running:
                     return
-
-    def _bounded_by(self, client: Any) -> DiskLimit:
-        """The strongest limit that works here, found out once by trying."""
-        if self._disk_limit is None:
-            info = client.info()
-            name = f"gpumarket-probe-{time.time_ns()}"
-            local = info.get("Name") == socket.gethostname() and Path(str(info.get("DockerRootDir"))).is_dir()
-            try:
-                client.create_volume(name, driver="local", driver_opts={"size": "1048576"})
-                client.remove_volume(name)
-                self._disk_limit = DiskLimit.QUOTA
-            except APIError:
-                self._disk_limit = DiskLimit.LOOP if local and disks.available() else DiskLimit.WATCHED
-        return self._disk_limit
 
     def _retag(self, client: Any, ref: str, tag: str) -> str:
         """Give an image its name of ours and drop the one it came with, so that removing ours frees the image."""
@@ -362,7 +305,7 @@ def _translated(function: Callable[[], T]) -> T:
         return function()
     except APIError as error:
         raise _failed(str(error.explanation or error)) from error
-    except (DockerException, RequestException, ConnectionError) as error:
+    except (DockerException, RequestException, HTTPError, ConnectionError) as error:
         raise _unreachable(str(error)) from error
 
 

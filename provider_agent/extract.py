@@ -13,9 +13,10 @@ from typing import IO, Any, cast
 
 from gpumarket.errors import MarketError
 from gpumarket.images.archive import IterableReader
+from gpumarket.ipfs.unixfs import MAX_DIRECTORY_DEPTH, valid_name
 
 MAX_ENTRIES = 100_000
-MAX_DEPTH = 64
+MAX_DEPTH = MAX_DIRECTORY_DEPTH - 1
 _CHUNK = 1 << 20
 
 
@@ -95,11 +96,18 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, dest: Path) -> IO[by
 
 def _target(dest: Path, name: str) -> Path | None:
     """Where a member goes; None for the top folder itself and for names that no honest archive has."""
-    parts = posixpath.normpath(name).split("/")[1:]
-    bad = name.startswith("/") or "\0" in name or ".." in posixpath.normpath(name).split("/")
-    if bad or not parts or len(parts) > MAX_DEPTH:
+    first, *parts = posixpath.normpath(name).split("/")
+    if not parts or len(parts) > MAX_DEPTH or not all(map(_good, (first, *parts))):
         return None
     return dest.joinpath(*parts)
+
+
+def _good(name: str) -> bool:
+    """Whether the market's content format can hold this name."""
+    try:
+        return valid_name(name)
+    except UnicodeEncodeError:
+        return False
 
 
 def _too_large(message: str) -> MarketError:

@@ -50,7 +50,13 @@ def volumes(spec: ContainerSpec) -> dict[str, int]:
 
 
 def volume_name(spec: ContainerSpec, path: str) -> str:
-    return f"{spec.name}-{'results' if path == spec.results_path else 'workspace'}"
+    results, workspace = volume_names(spec.name)
+    return results if path == spec.results_path else workspace
+
+
+def volume_names(container: str) -> tuple[str, str]:
+    """Names of a container's volumes for results and for scratch space; it need not have both."""
+    return f"{container}-results", f"{container}-workspace"
 
 
 def spec_digest(spec: ContainerSpec) -> str:

@@ -79,9 +79,7 @@ def store_members(source: BinaryIO, store: BlockStore, max_bytes: int) -> dict[s
                         "image_too_large", f"the archive holds more than {max_bytes} bytes", limit=max_bytes
                     )
                 members[name] = store_stream(content, store)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and not isinstance(error, tarfile.TarError) and error.errno:
-            raise
+    except (tarfile.TarError, EOFError) as error:
         raise unreadable(f"this is not a complete tar archive: {error}") from error
     for name in links:
         members[name] = _follow(name, links, members)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import docker
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
+from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
 
 from gpumarket.errors import MarketError
 from gpumarket.images.archive import IterableReader, Progress, Stored, store_bytes, store_members, store_stream
@@ -73,7 +75,9 @@ def push_from_engine(image: str, store: BlockStore, progress: Progress | None = 
             f"there is no image {image!r} in the Docker Engine, and no file or folder of that name",
             hint="docker image ls shows what there is",
         ) from error
-    except DockerException as error:
+    except APIError as error:
+        raise MarketError("docker_failed", f"the Docker Engine refused: {error.explanation or error}") from error
+    except (DockerException, RequestException, HTTPError) as error:
         raise MarketError(
             "docker_unreachable",
             f"the Docker Engine does not answer: {error}",

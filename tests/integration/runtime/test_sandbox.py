@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import uuid
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ import pytest
 from gpumarket.errors import MarketError
 from provider_agent import disks
 from provider_agent.docker_runtime import DockerRuntime
-from provider_agent.runtime import Container, ContainerSpec, DiskLimit
+from provider_agent.runtime import Container, ContainerSpec, DiskLimit, LogLine
 from tests.parts.docker import busybox_image, docker_engine, remove_images
 
 pytestmark = pytest.mark.docker
@@ -227,6 +228,36 @@ async def test_closing_a_log_reader_does_not_wait(host: Host) -> None:
         await host.runtime.kill(container)
 
 
+async def test_an_engine_that_goes_away_is_unreachable_until_it_is_back(host: Host, tmp_path: Path) -> None:
+    socket = tmp_path / "engine.sock"
+    script = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.2; done"
+    container = await host.runtime.create(replace(host.spec, command=("sh", "-c", script)))
+    await host.runtime.start(container)
+    far = DockerRuntime(host.disks, base_url=f"unix://{socket}", disk_limit=DiskLimit.LOOP)
+    seen: list[LogLine] = []
+    relay = _Relay(socket)
+
+    async def read_and_cut() -> None:
+        async for entry in far.logs(container):
+            seen.append(entry)
+            if len(seen) == 3:
+                await relay.cut()
+
+    async with relay:
+        for call in (read_and_cut(), far.inspect(container)):
+            with pytest.raises(MarketError) as failed:
+                await call
+            assert failed.value.code == "docker_unreachable"
+    async with _Relay(socket):
+        async for entry in far.logs(container, since=seen[-1].ts):
+            seen.append(entry)
+            if len(seen) == 6:
+                break
+    await far.close()
+
+    assert [entry.line for entry in seen] == [str(n) for n in range(6)]
+
+
 async def test_no_engine_means_unreachable_not_gone(tmp_path: Path) -> None:
     runtime = DockerRuntime(tmp_path, base_url=f"unix://{tmp_path}/none.sock")
     for call in (runtime.ping(), runtime.inspect("x"), runtime.list({}), runtime.remove("x")):
@@ -234,6 +265,43 @@ async def test_no_engine_means_unreachable_not_gone(tmp_path: Path) -> None:
             await call
         assert failed.value.code == "docker_unreachable"
     await runtime.close()
+
+
+class _Relay:
+    """Stands between a client and the engine's socket, and can be cut."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> _Relay:
+        self._server = await asyncio.start_unix_server(self._serve, self._path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.cut()
+
+    async def cut(self) -> None:
+        if self._server:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+        for writer in self._writers:
+            writer.close()
+        self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_unix_connection("/var/run/docker.sock")
+        self._writers += [writer, far_writer]
+        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+
+
+async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await source.read(1 << 16):
+            target.write(data)
+            await target.drain()
+        target.close()
 
 
 def _losetup(*arguments: str) -> str:

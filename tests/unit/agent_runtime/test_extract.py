@@ -18,7 +18,7 @@ def take(members: dict[str, bytes | tarfile.TarInfo], dest: Path, limit: int = 1
 
 
 def test_default_behavior(tmp_path: Path) -> None:
-    members = {
+    members: dict[str, bytes | tarfile.TarInfo] = {
         "results/": special("results/", tarfile.DIRTYPE),
         "results/a": b"1",
         "results/b/c": b"22",
@@ -52,6 +52,8 @@ def test_size_at_the_limit_and_one_over(tmp_path: Path) -> None:
         special("../x", tarfile.REGTYPE),
         special("r/../../x", tarfile.REGTYPE),
         special("r/" + "d/" * 100 + "x", tarfile.REGTYPE),
+        special("r/" + "n" * 256, tarfile.REGTYPE),
+        special("r/not-utf-8-\udcff", tarfile.REGTYPE),
     ],
 )
 def test_tricks_are_left_out(tmp_path: Path, entry: tarfile.TarInfo) -> None:
@@ -61,14 +63,17 @@ def test_tricks_are_left_out(tmp_path: Path, entry: tarfile.TarInfo) -> None:
 
 def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
-    members = {"l": special("r/l", tarfile.SYMTYPE, str(tmp_path / "target")), "r/l/x": b"1"}
+    members: dict[str, bytes | tarfile.TarInfo] = {
+        "l": special("r/l", tarfile.SYMTYPE, str(tmp_path / "target")),
+        "r/l/x": b"1",
+    }
 
     assert take(members, tmp_path / "out") == {"l/x": b"1"}
     assert not list((tmp_path / "target").iterdir())
 
 
 def test_a_second_name_of_a_file_counts_and_comes(tmp_path: Path) -> None:
-    members = {"r/a": b"123", "r/b": special("r/b", tarfile.LNKTYPE, "r/a")}
+    members: dict[str, bytes | tarfile.TarInfo] = {"r/a": b"123", "r/b": special("r/b", tarfile.LNKTYPE, "r/a")}
 
     assert take(members, tmp_path / "out", 6) == {"a": b"123", "b": b"123"}
     with pytest.raises(MarketError):
