@@ -34,6 +34,7 @@ from gpumarket.ipfs.cid import Cid
 from gpumarket.ipfs.fetch import fetch
 from gpumarket.ipfs.reader import export_path
 from gpumarket.ipfs.store import BlockStore, EmbeddedStore
+from gpumarket.rules import settlement
 from gpumarket.rules.job_spec import JobSpec, encode
 from gpumarket.rules.job_state import TERMINAL, JobStatus
 from gpumarket.rules.units import Address, JobId
@@ -324,13 +325,17 @@ class MarketClient:
         return await self.account.sender.execute(f"cancel:{job_id}", calls.cancel_job(self.chain.deployment, job_id))
 
     async def extend(self, job_id: str, extra_seconds: int) -> Receipt:
-        """Buy more time at the locked price; needs an allowance or an escrow balance.
+        """Buy more time at the locked price, from the escrow balance first; approves the rest where needed.
 
         Raises:
-            MarketError: `insufficient_allowance`, `job_status_invalid`, `deadline_passed`.
+            MarketError: `insufficient_balance`, `job_status_invalid`, `deadline_passed`.
         """
-        key = f"extend:{job_id}:{uuid.uuid4()}"
-        return await self.account.sender.execute(key, calls.extend_job(self.chain.deployment, job_id, extra_seconds))
+        job, escrowed = await asyncio.gather(self.chain.job(job_id), self.chain.escrow_balance(self.account.address))
+        amount = settlement.lock_up(job.price_per_hour, extra_seconds)
+        name = str(uuid.uuid4())
+        await self._allow(name, amount - escrowed)
+        call = calls.extend_job(self.chain.deployment, job_id, extra_seconds)
+        return await self.account.sender.execute(f"extend:{job_id}:{name}", call)
 
     # ------------------------------------------------------------------ wallet
 
@@ -354,14 +359,10 @@ class MarketClient:
 
     async def deposit(self, amount: int) -> tuple[Receipt, ...]:
         """Put `amount` into the escrow's balance, so that rentals need no transfer; approves first where needed."""
-        deployment = self.chain.deployment
         name = str(uuid.uuid4())
-        done: list[Receipt] = []
-        if await self.chain.allowance(self.account.address) < amount:
-            approve = calls.approve(deployment, deployment.addresses["PaymentEscrow"], amount)
-            done.append(await self.account.sender.execute(f"approve:{name}", approve))
-        done.append(await self.account.sender.execute(f"deposit:{name}", calls.deposit(deployment, amount)))
-        return tuple(done)
+        approved = await self._allow(name, amount)
+        deposit = calls.deposit(self.chain.deployment, amount)
+        return (*approved, await self.account.sender.execute(f"deposit:{name}", deposit))
 
     # ----------------------------------------------------------------- private
 
@@ -375,6 +376,14 @@ class MarketClient:
                 self.chain.native_balance(owner),
             )
         )
+
+    async def _allow(self, name: str, amount: int) -> tuple[Receipt, ...]:
+        """Let the escrow take `amount` from the wallet, in a transaction of its own unless it may already."""
+        if amount <= await self.chain.allowance(self.account.address):
+            return ()
+        deployment = self.chain.deployment
+        approve = calls.approve(deployment, deployment.addresses["PaymentEscrow"], amount)
+        return (await self.account.sender.execute(f"approve:{name}", approve),)
 
     async def _permit(self, value: int, deadline: int) -> bytes:
         owner = self.account.address

@@ -19,9 +19,9 @@ _HEAD = """\
 
 Written by `python -m gpumarket.cli.reference`; do not edit. `gpumarket COMMAND --help` says the same.
 
-Results go to standard output in the format that `--output` names (`table`, `json`, `yaml`, `plain`), everything else to
-standard error. Amounts in `json` and `yaml` are decimal texts of base units. A failure prints one sentence, a hint and a
-stable code; with `--output json` it is `{"error": {"code", "message", "hint", "details"}}` on standard error.
+Results go to standard output in the format that `--output` names (`table`, `json`, `yaml`, `plain`), all else to
+standard error. Amounts in `json` and `yaml` are decimal texts of base units. A failure prints one sentence, a hint and
+a stable code; with `--output json` it is `{"error": {"code", "message", "hint", "details"}}` on standard error.
 """
 
 

@@ -48,7 +48,7 @@ class Renter:
     market: LocalMarket
     story: Story
 
-    async def run(self, *arguments: str, timeout_s: float = 60.0) -> Any:
+    async def run(self, *arguments: str, timeout_s: float = 120.0) -> Any:
         """Run a command with `--output json`; what it printed. Its notes appear as they come."""
         text = await self.market.supervisor.run(
             self._spec((*arguments, "--output", "json")), on_stderr=self.story.say, timeout_s=timeout_s

@@ -233,3 +233,20 @@ async def test_withdraw_empties_the_escrow_balance(market: Market) -> None:
     await market.client.withdraw(wallet.escrow)
     after = await market.client.wallet()
     assert (after.escrow, after.wallet) == (0, wallet.wallet + wallet.escrow)
+
+
+async def test_extend_spends_the_escrow_balance_before_it_asks_for_an_allowance(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(owner: Any) -> int:
+        return 0
+
+    await market.client.cancel(await rented(market))
+    job_id = await rented(market)
+    for call in (calls.accept_job, calls.start_job):
+        market.act(call(market.chain.deployment, job_id))
+    monkeypatch.setattr(market.chain, "allowance", nothing)
+    await market.client.extend(job_id, 30)
+    labels = [call.label for call, _ in market.sender.sent.values()]
+    assert labels[-2:] == ["approve", "extendJob"]
+    assert (await market.chain.job(job_id)).duration == 90
