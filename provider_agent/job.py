@@ -211,8 +211,9 @@ class JobDesk:
 
     async def _collect(self, view: ChainView, row: JobRow, container: Container | None) -> None:
         desk = self._d
+        exit_code = None if container is None else container.exit_code
         if view.job.started_at == 0 or view.job.status is JobStatus.CANCELLED:
-            self._move(row, JobState.STOPPED, exit_code=None if container is None else container.exit_code)
+            self._move(row, JobState.STOPPED, exit_code=exit_code)
             return
         desk.logs.set_status(row.job_id, "COLLECTING")
         problem = row.code
@@ -223,12 +224,15 @@ class JobDesk:
         except MarketError as error:
             if error.code == "docker_unreachable" or not self._spent(row, Action.COLLECT, error):
                 raise
-            # The renter pays until the job completes, so it completes without what cannot be had.
+            # The renter pays until the job completes, so it completes without what cannot be had: first without the
+            # files, and if not even the report can be kept, without any result.
             desk.log.warning("results left out", job_id=row.job_id, code=error.code)
-            desk.journal.move(row.job_id, row.state, self._now(), code=error.code)
+            if problem:
+                self._move(row, JobState.STOPPED, exit_code=exit_code)
+            else:
+                desk.journal.move(row.job_id, row.state, self._now(), code=error.code)
             return
         desk.fault("results pinned")
-        exit_code = None if container is None else container.exit_code
         self._move(row, JobState.STOPPED, result="0x" + digest.hex(), exit_code=exit_code)
 
     async def _clean(self, row: JobRow) -> None:

@@ -11,13 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import uvicorn
 from starlette.applications import Starlette
 
@@ -96,12 +96,13 @@ class Market:
     async def resource(self, timeout: float = 40) -> ResourceId:
         """The agent's resource, once the agent is ready."""
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                url = f"http://127.0.0.1:{self.agent_port}/readyz"
-                answer = await asyncio.to_thread(lambda: json.load(urllib.request.urlopen(url, timeout=3)))
-                return ResourceId(answer["resourceId"])
-            await asyncio.sleep(0.3)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.agent_port}", timeout=3) as http:
+            while time.monotonic() < deadline:
+                with contextlib.suppress(httpx.HTTPError):
+                    answer = await http.get("/readyz")
+                    if answer.status_code == 200:
+                        return ResourceId(answer.json()["resourceId"])
+                await asyncio.sleep(0.3)
         raise AssertionError("the agent does not get ready")
 
     async def rent(self, resource: ResourceId, spec: JobSpec, *, duration: int = 60, image: Cid | None = None) -> JobId:
