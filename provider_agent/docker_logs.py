@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ _QUEUE = 512
 _CONNECT_S = 10.0
 _QUIET_S = 30.0
 _HEADER = 8
+_GONE = 404
 _STREAMS = {1: "stdout", 2: "stderr"}
 
 
@@ -76,54 +78,60 @@ class Reading:
         self._shut = shut
         self._closed = threading.Event()
         self._response: Any = None
+        self._room = threading.Semaphore(_QUEUE)
+        self._items: deque[LogLine | BaseException | None] = deque()
+        self._arrived = asyncio.Event()
 
     async def lines(self) -> AsyncGenerator[LogLine, None]:
         """Lines until the stream ends, falls silent for half a minute, or the caller closes the iterator."""
         loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[LogLine | BaseException | None] = asyncio.Queue(_QUEUE)
-        thread = threading.Thread(target=self._read, args=(loop, queue), name="docker-logs", daemon=True)
-        thread.start()
+        threading.Thread(target=self._read, args=(loop,), name="docker-logs", daemon=True).start()
         try:
-            while (item := await queue.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
+            while True:
+                # Cleared before looking, so that what arrives after the look wakes us.
+                self._arrived.clear()
+                while self._items:
+                    item = self._items.popleft()
+                    self._room.release()
+                    if item is None:
+                        return
+                    if isinstance(item, BaseException):
+                        raise item
+                    yield item
+                await self._arrived.wait()
         finally:
             self._closed.set()
             if self._response is not None:
                 self._shut(self._response)
 
-    def _read(self, loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[LogLine | BaseException | None]) -> None:
-        # A closed loop or a full queue that nobody reads ends the thread; the reader is gone then.
-        with contextlib.suppress(RuntimeError, TimeoutError):
+    def _read(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A closed loop ends the thread; the reader is gone then.
+        with contextlib.suppress(RuntimeError):
             try:
-                self._translate(lambda: self._pump(loop, queue))
-                self._put(loop, queue, None)
+                self._translate(lambda: self._pump(loop))
+                self._put(loop, None)
             except Exception as error:
-                self._put(loop, queue, error)
+                self._put(loop, error)
 
-    def _pump(self, loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[LogLine | BaseException | None]) -> None:
+    def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
         client = self._connect()
         url = f"{client.base_url}/v{client.api_version}/containers/{self._container}/logs"
         self._response = client.get(url, params=self._options, stream=True, timeout=(_CONNECT_S, _QUIET_S))
         with contextlib.closing(self._response):
+            if self._response.status_code == _GONE:
+                return
             self._response.raise_for_status()
             for line in frames(self._response.raw.read):
                 if self._closed.is_set():
                     return
-                self._put(loop, queue, line)
+                self._put(loop, line)
 
-    def _put(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        queue: asyncio.Queue[LogLine | BaseException | None],
-        item: LogLine | BaseException | None,
-    ) -> None:
-        waiting = asyncio.run_coroutine_threadsafe(queue.put(item), loop)
-        while not self._closed.is_set():
-            with contextlib.suppress(TimeoutError):
-                return waiting.result(1)
-        waiting.cancel()
+    def _put(self, loop: asyncio.AbstractEventLoop, item: LogLine | BaseException | None) -> None:
+        while not self._room.acquire(timeout=1):
+            if self._closed.is_set():
+                return
+        self._items.append(item)
+        loop.call_soon_threadsafe(self._arrived.set)
 
 
 def frames(read: Callable[[int], bytes]) -> Iterator[LogLine]:

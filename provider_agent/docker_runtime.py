@@ -182,7 +182,9 @@ class DockerRuntime:
         resume = docker_logs.Resume(since)
         while True:
             before = await self.inspect(container)
-            live = follow and before is not None and before.running
+            if before is None:
+                raise _gone(container)
+            live = follow and before.running
             reading = docker_logs.Reading(self._api, container, resume.reopen(), live, _translated, _shut)
             async with contextlib.aclosing(reading.lines()) as lines:
                 async for line in lines:
@@ -210,7 +212,7 @@ class DockerRuntime:
     async def copy_out(self, container: ContainerId, path: str, dest: Path, max_bytes: int) -> int:
         found = await self.inspect(container)
         if found is None:
-            raise MarketError("not_found", f"there is no container {container}")
+            raise _gone(container)
 
         def call() -> int:
             self._volumes.reattach(found.name)
@@ -318,6 +320,10 @@ def _failed(message: str) -> MarketError:
     if "no space left" in message.lower():
         return MarketError("disk_full", f"the Docker Engine has no space: {message[:300]}", hint="docker system df")
     return MarketError("docker_failed", f"the Docker Engine refused: {message[:500]}")
+
+
+def _gone(container: str) -> MarketError:
+    return MarketError("not_found", f"there is no container {container}")
 
 
 def _unreachable(message: str) -> MarketError:

@@ -199,7 +199,7 @@ class Runtime(Protocol):
         ...
 
     def logs(self, container: ContainerId, since: str = "", follow: bool = True) -> AsyncIterator[LogLine]:
-        """Lines after the time `since`, in order; with `follow` until the container ends."""
+        """Lines after the time `since`, in order; with `follow` until the container ends. Raises `not_found`."""
         ...
 
     async def stats(self, container: ContainerId) -> Stats:
@@ -209,8 +209,8 @@ class Runtime(Protocol):
     async def copy_out(self, container: ContainerId, path: str, dest: Path, max_bytes: int) -> int:
         """Copy the tree at `path` to the new folder `dest`; the bytes copied.
 
-        Only plain files and folders come; links, devices and sockets are left out. Raises `image_too_large` over
-        `max_bytes`.
+        Only plain files and folders come; links, devices and sockets are left out. Raises `not_found`, and
+        `image_too_large` over `max_bytes`.
         """
         ...
 

@@ -183,7 +183,7 @@ class FakeRuntime:
         ]
 
     async def logs(self, container: ContainerId, since: str = "", follow: bool = True) -> AsyncIterator[LogLine]:
-        held = self._need(container)
+        held = self._need(container, "not_found")
         for number, text in enumerate(held.program.lines if held.started_at is not None else ()):
             ts = f"2026-01-01T00:00:00.{number:09d}Z"
             if ts > since:
@@ -199,7 +199,7 @@ class FakeRuntime:
         return Stats(elapsed, 1 << 20 if running else 0, held.spec.memory_bytes, 1 if running else 0)
 
     async def copy_out(self, container: ContainerId, path: str, dest: Path, max_bytes: int) -> int:
-        held = self._need(container)
+        held = self._need(container, "not_found")
         total = sum(len(data) for data in held.program.files.values())
         if total > max_bytes:
             raise MarketError("image_too_large", f"the results hold more than {max_bytes} bytes")
@@ -223,11 +223,11 @@ class FakeRuntime:
     def _find(self, name_or_id: str) -> _FakeContainer | None:
         return next((c for c in self._containers.values() if name_or_id in (c.spec.name, c.id)), None)
 
-    def _need(self, container: ContainerId) -> _FakeContainer:
+    def _need(self, container: ContainerId, code: str = "docker_failed") -> _FakeContainer:
         self._check()
         held = self._find(container)
         if held is None:
-            raise MarketError("docker_failed", f"no such container {container}")
+            raise MarketError(code, f"no such container {container}")
         return held
 
     def _end(self, held: _FakeContainer, exit_code: int) -> None:

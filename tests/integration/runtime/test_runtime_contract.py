@@ -181,6 +181,20 @@ async def test_what_is_gone_is_gone_without_error(host: Host) -> None:
     assert await host.runtime.inspect(spec.name) is None
 
 
+async def test_a_container_that_is_gone_has_no_logs_and_no_results(host: Host, tmp_path: Path) -> None:
+    spec = host.spec(_PRINTS)
+    container = await host.runtime.create(spec)
+    await host.runtime.remove(spec.name)
+
+    for call in (anext(host.runtime.logs(container)), host.runtime.copy_out(container, "/results", tmp_path / "o", 1)):
+        with pytest.raises(MarketError) as missing:
+            await call
+        assert missing.value.code == "not_found"
+    with pytest.raises(MarketError) as refused:
+        await host.runtime.start(container)
+    assert refused.value.code == "docker_failed"
+
+
 async def test_list_matches_every_label(host: Host) -> None:
     spec = host.spec(_PRINTS)
     await host.runtime.create(spec)

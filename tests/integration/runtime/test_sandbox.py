@@ -195,7 +195,7 @@ async def test_logs_follow_live_and_lose_nothing(host: Host) -> None:
     container = await host.runtime.create(
         replace(
             host.spec,
-            command=("sh", "-c", "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done; sleep 1; echo end"),
+            command=("sh", "-c", "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done; sleep 4; echo end"),
         )
     )
     await host.runtime.start(container)
