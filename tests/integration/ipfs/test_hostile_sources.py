@@ -239,8 +239,8 @@ async def test_an_endless_answer_is_cut_at_the_size_of_a_block() -> None:
 async def test_a_slow_loris_costs_its_timeout() -> None:
     origin, root = content(b"small")
     async with serving(slow_loris) as slow, serving(honest(origin)) as server:
-        assert (await refused(root.cid, slow.url, timeout=0.2)).code == "source_unreachable"
-        done = await get(root.cid, MemoryBlocks(), slow.url, server.url, timeout=0.2)
+        assert (await refused(root.cid, slow.url, timeout=0.5)).code == "source_unreachable"
+        done = await get(root.cid, MemoryBlocks(), slow.url, server.url, timeout=0.5)
     assert done.sources_used == (server.url,)
 
 
