@@ -6,7 +6,7 @@ Answers stay plain JSON: web3's result formatters cost 270 us per log, plain JSO
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 from web3 import AsyncHTTPProvider
@@ -50,7 +50,9 @@ class Rpc:
         """
         for delay in (*RETRY_DELAYS_S, None):
             try:
-                answer = cast(dict[str, Any], await self._provider.make_request(RPCEndpoint(method), params))
+                answer: Any = await self._provider.make_request(RPCEndpoint(method), params)
+                if not isinstance(answer, dict):
+                    raise ValueError("the answer is no JSON object")
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError, Web3Exception) as error:
                 if delay is None or not _passes(error):
                     raise MarketError(
