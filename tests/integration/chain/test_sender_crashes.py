@@ -35,7 +35,7 @@ WATCHED = frozenset(
 DIED = 86
 
 
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(600)
 def test_killed_at_every_line_then_resumed_has_one_effect(node: Anvil, tmp_path: Path) -> None:
     line = 1
     while True:
