@@ -20,7 +20,7 @@ from indexer.schema import make_schema
 from indexer.server import add_metrics, readiness, routes
 from indexer.store import Store, identity_of, make_engine
 
-cli = typer.Typer(help="Make the chain searchable.", no_args_is_help=True)
+cli = typer.Typer(help="Make the chain searchable.", no_args_is_help=True, add_completion=False)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Settings:
 
 @cli.command("run")
 def run_command(
-    config_file: Annotated[Path | None, typer.Option("--config", help="TOML file with an [indexer] table.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="TOML file with a table named indexer.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the database lives.")] = None,
     rpc_url: Annotated[str | None, typer.Option(help="The chain's node.")] = None,
     deployments_dir: Annotated[Path | None, typer.Option("--deployments", help="Deployment file or directory.")] = None,

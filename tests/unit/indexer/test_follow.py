@@ -201,7 +201,7 @@ async def test_an_event_about_nothing_known_is_refused(tmp_path: Path) -> None:
     assert caught.value.code == "chain_mismatch"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     depths=st.lists(st.integers(1, 10), min_size=1, max_size=5),
@@ -219,7 +219,7 @@ async def test_random_reorganizations_leave_what_a_fresh_index_has(seed: int, de
             assert await contents(fresh.engine) == followed
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6), kills=st.lists(st.integers(1, 60), min_size=1, max_size=8), depth=st.integers(1, 10))
 async def test_killed_at_any_statement_it_resumes_with_nothing_lost_and_nothing_twice(
     seed: int, kills: list[int], depth: int
