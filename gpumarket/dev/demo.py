@@ -18,10 +18,11 @@ from gpumarket.chain import events
 from gpumarket.chain.client import ChainClient
 from gpumarket.chain.types import Job
 from gpumarket.dev import image
-from gpumarket.dev.audit import Audit, Balances, Money, audit_indexer, audit_money, audit_reputation, compute
-from gpumarket.dev.ledger import Entry, of_kind, read_ledger
-from gpumarket.dev.market import BLOCK_S, LocalMarket, local_market
+from gpumarket.dev.audit import Audit, Balances, audit_indexer, audit_money, audit_reputation, compute
+from gpumarket.dev.ledger import of_kind, read_ledger
+from gpumarket.dev.market import LocalMarket, local_market
 from gpumarket.dev.places import ORACLES, THRESHOLD
+from gpumarket.dev.receipt import hardware, make_receipt, show_receipt
 from gpumarket.dev.story import Renter, Story
 from gpumarket.dev.witness import Witnessed, examine, report_signer
 from gpumarket.errors import MarketError
@@ -34,7 +35,6 @@ from gpumarket.sdk.jobs import ONE
 T = TypeVar("T")
 
 RENTED_FOR_S = 60
-RENTAL_GOAL_S = 60.0
 _PROVIDER = (
     "query($a: String!) { provider(address: $a) { reputation isNew totalJobs successfulJobs disputes endpoint } }"
 )
@@ -123,7 +123,15 @@ async def _tell(r: Rental) -> dict[str, Any]:
     reputation = await r.chain.reputation(job.provider)
     audit_reputation(r.audit, reputation_before, reputation, indexed)
     r.audit.same("a k-of-n report proves possession", True, witnessed.signers >= THRESHOLD)
-    return _receipt(r, offer, pushed, job, money, results, witnessed, ledger, asdict(reputation), rental_s)
+    timings = {
+        "set_up": market.timings,
+        "rental": r.phases,
+        "rental_seconds": round(rental_s, 2),
+        "total_seconds": round(story.elapsed, 2),
+    }
+    return make_receipt(
+        market, r.audit, offer, pushed, job, money, results, witnessed, ledger, asdict(reputation), timings
+    )
 
 
 async def _listed(r: Rental) -> dict[str, Any]:
@@ -136,7 +144,7 @@ async def _listed(r: Rental) -> dict[str, Any]:
     offer = await _until(look, 60, "the machine is listed")
     stake = await r.chain.stake_of(r.market.accounts["agent"])
     r.story.say(f"staked {r.amount(stake.active)}; {offer['vcpu']} vCPU, {offer['memoryGB']} GB")
-    r.story.say(_hardware(offer))
+    r.story.say(hardware(offer))
     return offer
 
 
@@ -259,93 +267,6 @@ async def _balances(r: Rental) -> Balances:
         provider_escrow=await r.chain.escrow_balance(provider),
         contract=await r.chain.token_balance(escrow),
     )
-
-
-def _receipt(
-    r: Rental,
-    offer: dict[str, Any],
-    pushed: dict[str, Any],
-    job: Job,
-    money: Money,
-    results: dict[str, Any],
-    witnessed: Witnessed,
-    ledger: tuple[Entry, ...],
-    reputation: dict[str, Any],
-    rental_s: float,
-) -> dict[str, Any]:
-    token = r.market.deployment.payment_token
-    payments = [
-        {"from": "renter", "to": "provider", "amount": str(money.to_provider), "why": "billable time, less the fee"},
-        {"from": "renter", "to": "platform", "amount": str(money.fee), "why": "fee"},
-        {"from": "escrow", "to": "renter", "amount": str(money.refund), "why": "unused time"},
-    ]
-    return {
-        "ok": r.audit.ok,
-        "chain_id": r.market.deployment.chain_id,
-        "block_seconds": BLOCK_S,
-        "hardware": _hardware(offer),
-        "job_id": job.job_id,
-        "resource_id": job.resource_id,
-        "renter": job.user,
-        "provider": job.provider,
-        "image": pushed["root"],
-        "manifest": pushed["manifest_digest"],
-        "results": results["root"],
-        "answer": results["answer"],
-        "token": {"address": token.address, "symbol": token.symbol, "decimals": token.decimals},
-        "price_per_hour": str(job.price_per_hour),
-        "paid_for_seconds": job.duration,
-        "billable_seconds": money.billable_seconds,
-        "money": {name: str(value) for name, value in asdict(money).items() if name != "billable_seconds"},
-        "payments": payments,
-        "report": witnessed.as_row(),
-        "reputation": reputation,
-        "transactions": [entry.as_row() for entry in ledger if entry.who != "deployer"],
-        "deployment_gas": sum(entry.gas_used for entry in ledger if entry.who == "deployer"),
-        "timings": {
-            "set_up": r.market.timings,
-            "rental": r.phases,
-            "rental_seconds": round(rental_s, 2),
-            "total_seconds": round(r.story.elapsed, 2),
-        },
-        "checks": [check.as_row() for check in r.audit.checks],
-    }
-
-
-def show_receipt(story: Story, receipt: dict[str, Any]) -> None:
-    """The receipt for people."""
-    token = receipt["token"]
-
-    def amount(text: str) -> str:
-        return f"{format_amount(int(text), token['decimals'])} {token['symbol']}"
-
-    story.say(f"job       {receipt['job_id']}")
-    story.say(f"image     {receipt['image']}")
-    story.say(f"results   {receipt['results']}")
-    story.say(f"machine   {receipt['hardware']}")
-    story.say(f"price     {amount(receipt['price_per_hour'])} per hour")
-    story.say(f"billable  {receipt['billable_seconds']} of {receipt['paid_for_seconds']} s paid for")
-    story.say(f"locked    {amount(receipt['money']['locked'])}")
-    for payment in receipt["payments"]:
-        story.say(f"{payment['from']:>8} -> {payment['to']:<8} {amount(payment['amount'])}  ({payment['why']})")
-    for entry in receipt["transactions"]:
-        story.say(f"{entry['tx_hash']} {entry['gas_used']:>9,} gas  {entry['from']}: {entry['what']}")
-    timings = receipt["timings"]
-    for name, seconds in {**timings["set_up"], **timings["rental"]}.items():
-        story.say(f"{seconds:7.1f} s  {name}")
-    story.say(f"{timings['rental_seconds']:7.1f} s  the whole rental (the goal is less than {RENTAL_GOAL_S:.0f} s)")
-    checks = receipt["checks"]
-    good = sum(check["ok"] for check in checks)
-    story.say(f"{good} of {len(checks)} checks against the chain hold")
-    for check in checks:
-        if not check["ok"]:
-            story.say(f"NOT RIGHT: {check['name']}: expected {check['expected']}, got {check['actual']}")
-
-
-def _hardware(offer: dict[str, Any]) -> str:
-    if not offer["gpuCount"]:
-        return "no GPU on this machine: it is listed as CPU-only, and no GPU work was done or claimed"
-    return f"{offer['gpuCount']} x {offer['gpuModel']}"
 
 
 def _deployer(market: LocalMarket) -> Any:

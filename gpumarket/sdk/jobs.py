@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpumarket.chain.types import Deadline, Job
+from gpumarket.chain import events
+from gpumarket.chain.deployments import Deployment
+from gpumarket.chain.types import Deadline, Job, Receipt
+from gpumarket.errors import MarketError
 from gpumarket.ipfs.cid import Cid
 from gpumarket.rules import settlement
 from gpumarket.rules.job_state import TERMINAL, JobStatus, api_status
@@ -159,3 +162,23 @@ def accrual(job: Job, now: int) -> tuple[int, int]:
     billable = settlement.billable_seconds(job.started_at, now, job.outage_seconds, job.min_seconds, job.duration)
     owed = settlement.accrued(job.price_per_hour, billable, job.settled_seconds)
     return owed, job.locked_amount - owed
+
+
+def decoded(receipt: Receipt | None, deployment: Deployment) -> list[Any]:
+    """The market's events in a receipt."""
+    if receipt is None:
+        return []
+    found = [events.decode(log, deployment.addresses) for log in receipt.logs]
+    return [event for event in found if event is not None]
+
+
+def result_root(job_id: str, digest: str) -> Cid:
+    """The results' root from the digest on chain. Raises MarketError `not_found` when there is none."""
+    if int(digest, 16) == 0:
+        raise no_results(job_id)
+    return Cid.dag_pb(bytes.fromhex(digest.removeprefix("0x")))
+
+
+def no_results(job_id: str) -> MarketError:
+    """The error for a job that left nothing."""
+    return MarketError("not_found", f"job {job_id} has no results on chain", hint="results come when the job has ended")

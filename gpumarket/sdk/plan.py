@@ -9,8 +9,9 @@ from typing import Any
 from gpumarket.chain.deployments import PaymentToken
 from gpumarket.chain.types import Resource, Windows
 from gpumarket.errors import MarketError
+from gpumarket.ipfs.cid import Cid
 from gpumarket.rules import settlement
-from gpumarket.rules.job_spec import JobSpec
+from gpumarket.rules.job_spec import JobSpec, encode
 from gpumarket.rules.units import JobId, ResourceId, format_amount
 
 
@@ -166,6 +167,32 @@ def make_plan(
         funds=funds,
         windows=windows,
     )
+
+
+def image_cid(text: str) -> Cid:
+    """The CID of an image that somebody typed. Raises MarketError `invalid_argument`."""
+    try:
+        cid = Cid.parse(text)
+    except MarketError as error:
+        raise MarketError("invalid_argument", f"{text!r} is not the CID of an image: {error.message}") from error
+    if cid != Cid.dag_pb(cid.digest):
+        raise MarketError("invalid_argument", f"{text} is not the CID of an image: an image is a directory (dag-pb)")
+    return cid
+
+
+def with_source(spec: JobSpec, url: str) -> JobSpec:
+    """The spec with one more source of the image, if there is one."""
+    if not url or url in spec.sources:
+        return spec
+    return JobSpec(spec.command, spec.entrypoint, spec.env, (*spec.sources, url), spec.manifest, spec.workdir)
+
+
+def check_spec(spec: JobSpec) -> None:
+    """Raises MarketError `invalid_job_spec` for a spec that no host would take."""
+    try:
+        encode(spec)
+    except ValueError as error:
+        raise MarketError("invalid_job_spec", str(error)) from error
 
 
 def machine_text(gpu_model: str, gpu_count: int, vcpu: int, memory_gb: int) -> str:
