@@ -24,6 +24,7 @@ from gpumarket.dev.image import RUN_LABEL
 from gpumarket.dev.places import ORACLES, THRESHOLD, Places, choose_places, write_configs
 from gpumarket.dev.process import Child, ChildSpec, Supervisor, http_ready
 from gpumarket.dev.reaper import Reaper
+from gpumarket.errors import MarketError
 from gpumarket.rules.units import Address
 
 BLOCK_S = 2
@@ -71,19 +72,23 @@ async def local_market(start: Path, base: Path | None, say: Say) -> AsyncIterato
     run_id = secrets.token_hex(6)
     reaper = Reaper()
     supervisor = Supervisor(reaper, asyncio.get_running_loop().create_future())
+    keep = False
     try:
         reaper.tell(f"label {RUN_LABEL}={run_id}")
         reaper.tell(f"folder {chosen.resolve()}")
         market = await _start(run_id, root, choose_places(chosen.resolve()), supervisor, reaper, say)
         yield market
-    except BaseException:
-        await _stop(supervisor, reaper, say)
-        if base is None:
-            say(f"logs are kept in {chosen}/logs")
+    except asyncio.CancelledError:
+        say("stopping everything")
         raise
-    await _stop(supervisor, reaper, say)
-    if base is None:
-        shutil.rmtree(chosen, ignore_errors=True)
+    except BaseException:
+        keep = True
+        say(f"stopping everything; logs are kept in {chosen}/logs")
+        raise
+    finally:
+        await _stop(supervisor, reaper)
+        if base is None and not keep:
+            shutil.rmtree(chosen, ignore_errors=True)
 
 
 async def _start(
@@ -108,9 +113,11 @@ async def _start(
             _start_node(root, places, environ, supervisor, node),
         )
         accounts = dict(zip(names, made, strict=True))
+        # Whatever runs here is rented from the one machine of this run's own provider: its first resource.
+        reaper.tell(f"label gpumarket.resource={accounts['agent'].lower()}{1:024x}")
         await asyncio.gather(*(node.give_coins(address, _COINS) for address in made))
         clock.mark("node and keys")
-        async with asyncio.TaskGroup() as starting:
+        async with _plain_errors(), asyncio.TaskGroup() as starting:
             # These two need no contracts; the gateway is ready as soon as the indexer is.
             for spec in _first_services(places, environ):
                 starting.create_task(supervisor.start(spec))
@@ -178,7 +185,19 @@ def _service(places: Places, environ: Mapping[str, str], name: str, url: str, *c
     return ChildSpec(name, (*tools.gpumarket(), *command), environ, places.log(name), http_ready(f"{url}/readyz"))
 
 
-async def _stop(supervisor: Supervisor, reaper: Reaper, say: Say) -> None:
+@contextlib.asynccontextmanager
+async def _plain_errors() -> AsyncIterator[None]:
+    """A task group's first MarketError by itself: it says which part failed and why; the rest follows from it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        first: BaseException = group.subgroup(MarketError) or group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
+
+
+async def _stop(supervisor: Supervisor, reaper: Reaper) -> None:
     """To the end, also if somebody cancels again."""
     work = asyncio.ensure_future(_really_stop(supervisor, reaper))
     while not work.done():

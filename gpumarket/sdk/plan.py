@@ -72,7 +72,7 @@ class Plan:
         w = self.windows
         least = self.amount(self.minimum)
         return (
-            f"not accepted within {w.accept} s, or not started within {w.start} s of that: everything comes back",
+            f"not accepted within {w.accept} s, or then not started within {w.start} s: everything comes back",
             "cancelled before it is accepted: everything comes back",
             f"it ends early, by itself or by `stop`: the seconds used are paid (at least {least}), the rest comes back",
             "the host dies: seconds without proof of life are never paid",

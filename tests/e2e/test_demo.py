@@ -85,7 +85,8 @@ def _processes(text: str) -> list[str]:
 
 
 def _resource(folder: Path) -> str:
-    for line in (folder / "logs" / "agent.jsonl").read_text().splitlines() if folder.exists() else ():
+    log = folder / "logs" / "agent.jsonl"
+    for line in log.read_text().splitlines() if log.exists() else ():
         resource = json.loads(line).get("resource_id") if line.startswith("{") else None
         if resource:
             return str(resource)
