@@ -85,6 +85,9 @@ def _make(file: Path, size: int, owner: str) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise MarketError("disk_full", f"cannot reserve {size} bytes for a job: {error.strerror}", size=size) from error
+    except MarketError:
+        part.unlink(missing_ok=True)
+        raise
     part.rename(file)
 
 
