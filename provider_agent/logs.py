@@ -50,8 +50,8 @@ class JobLog:
         """Store a line; it outlives a crash of this process."""
         entry = Entry((self.last.seq if self.last else 0) + 1, line.ts, line.stream, line.line[:MAX_LINE_CHARS])
         if self._new.size > self._half:
-            self._new.path.replace(self._old.path)
-            self._old, self._new = self._new.moved(self._old.path), _Segment(self._new.path)
+            fresh = _Segment(self._new.path)
+            self._old, self._new = self._new.renamed(self._old.path), fresh
         self._new.append(entry)
         self._count(entry)
         return entry
@@ -107,8 +107,9 @@ class _Segment:
             file.truncate(self.size)
         return list(last)
 
-    def moved(self, path: Path) -> _Segment:
-        """The same lines after their file was renamed."""
+    def renamed(self, path: Path) -> _Segment:
+        """The same lines under another name, in the place of what was there."""
+        self.path.replace(path)
         self.path = path
         return self
 
