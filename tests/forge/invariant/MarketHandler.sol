@@ -43,7 +43,7 @@ contract MarketHandler is MarketTest {
     // ----------------------------------------------------------------- actions
 
     function pass(uint256 time) external inTime {
-        vm.warp(clock + time % 30 minutes);
+        vm.warp(clock + (time % 3 == 0 ? time % 30 minutes : time % 1 minutes));
     }
 
     function create(uint256 who, uint256 machine, uint40 duration) external inTime {
@@ -79,35 +79,45 @@ contract MarketHandler is MarketTest {
         _check(jobId);
     }
 
-    /// @notice Any of the calls that take only a job, by anybody.
+    /// @notice A call that takes only a job: mostly one that its status allows, by whoever may; sometimes anything, by anybody.
     function act(uint256 who, uint256 job, uint256 call) external inTime {
-        bytes4[12] memory calls = [
-            market.acceptJob.selector,
-            market.startJob.selector,
-            bytes4(keccak256("completeJob(bytes32)")),
-            market.cancelJob.selector,
-            market.stopJob.selector,
-            market.expireJob.selector,
-            market.endJob.selector,
-            market.settleJob.selector,
-            market.resolveByTimeout.selector,
-            market.acceptJob.selector,
-            market.startJob.selector,
-            market.settleJob.selector
-        ];
         if (jobs.length == 0) return;
-        // Mostly the newest job: an older one is over.
+        // Mostly a new job: an older one is over.
         bytes32 jobId = jobs[jobs.length - 1 - job % (jobs.length > 3 ? 3 : jobs.length)];
-        bytes4 selector = calls[call % 12];
-        IMarketplace.Job memory job_ = market.getJob(jobId);
-        address caller = who % 3 == 0 ? job_.user : who % 3 == 1 ? job_.provider : people[who % 4];
+        IMarketplace.Job memory found = market.getJob(jobId);
+        IMarketplace.JobStatus status = call % 8 == 0 ? IMarketplace.JobStatus(call / 8 % 6) : found.status;
+        bytes4 selector = _choose(status, call / 8);
+        bool renters = selector == market.cancelJob.selector || selector == market.stopJob.selector;
+        address caller = who % 8 == 0 ? people[who / 8 % 4] : renters ? found.user : found.provider;
         _try(caller, jobId, abi.encodeWithSelector(selector, jobId), selector);
+    }
+
+    function _choose(IMarketplace.JobStatus status, uint256 pick) private view returns (bytes4) {
+        if (status == IMarketplace.JobStatus.Created) {
+            bytes4[4] memory created = [
+                market.acceptJob.selector, market.acceptJob.selector, market.cancelJob.selector, market.expireJob.selector
+            ];
+            return created[pick % 4];
+        }
+        if (status == IMarketplace.JobStatus.Accepted) {
+            return pick % 4 == 0 ? market.expireJob.selector : market.startJob.selector;
+        }
+        if (status == IMarketplace.JobStatus.Running) {
+            bytes4[4] memory running = [
+                bytes4(keccak256("completeJob(bytes32)")),
+                market.stopJob.selector,
+                market.settleJob.selector,
+                market.endJob.selector
+            ];
+            return running[pick % 4];
+        }
+        return status == IMarketplace.JobStatus.Disputed ? market.resolveByTimeout.selector : market.settleJob.selector;
     }
 
     function dispute(uint256 who, uint256 job) external inTime {
         if (jobs.length == 0) return;
         bytes32 jobId = jobs[job % jobs.length];
-        _try(people[who % 4], jobId, abi.encodeCall(market.disputeJob, (jobId, "")), this.dispute.selector);
+        _try(who % 2 == 0 ? people[who % 4] : market.getJob(jobId).user, jobId, abi.encodeCall(market.disputeJob, (jobId, "")), this.dispute.selector);
     }
 
     function judge(uint256 job, uint256 verdict) external inTime {
@@ -119,15 +129,15 @@ contract MarketHandler is MarketTest {
 
     function outage(uint256 job, uint40 ago, uint40 length) external inTime {
         if (jobs.length == 0) return;
-        bytes32 jobId = jobs[job % jobs.length];
+        bytes32 jobId = jobs[jobs.length - 1 - job % (jobs.length > 2 ? 2 : jobs.length)];
         uint40 from = _now() - ago % 2 hours;
         bytes memory data = abi.encodeCall(market.recordOutage, (jobId, from, from + length % 1 hours));
         _try(address(committee), jobId, data, this.outage.selector);
     }
 
     function death(uint256 job, uint40 ago) external inTime {
-        if (jobs.length == 0 || job % 4 != 0) return;
-        bytes32 jobId = jobs[job % jobs.length];
+        if (jobs.length == 0 || ago % 4 != 0) return;
+        bytes32 jobId = jobs[jobs.length - 1 - job % (jobs.length > 2 ? 2 : jobs.length)];
         bytes memory data = abi.encodeCall(market.recordDeath, (jobId, _now() - ago % 1 hours));
         _try(address(committee), jobId, data, this.death.selector);
     }
