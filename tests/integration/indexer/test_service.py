@@ -54,7 +54,7 @@ def write_deployment(deployment: Deployment, folder: Path) -> None:
 
 
 async def until_ready(http: httpx.AsyncClient) -> dict[str, Any]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             answer = await http.get("/readyz")
@@ -135,5 +135,5 @@ async def test_a_second_indexer_on_the_same_data_is_refused(node: Anvil, tmp_pat
         with service(node, tmp_path, port):
             await until_ready(http)
             with service(node, tmp_path, free_port()) as second:
-                assert second.wait(20) == 9
+                assert second.wait(60) == 9
     assert '"already_running"' in (tmp_path / "log").read_text()
