@@ -31,6 +31,10 @@ if ! engine_answers; then
   need iptables iptables /usr/sbin/iptables
 fi
 need busybox-static /bin/busybox
+if [ "$(id -u)" = 0 ]; then # fixed-size disks for jobs
+  need e2fsprogs mkfs.ext4 /sbin/mkfs.ext4
+  need mount losetup /sbin/losetup
+fi
 if [ "$stage" = test ]; then
   need gcc gcc cc
   ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null 2>&1 || missing+=(postgresql)
