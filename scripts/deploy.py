@@ -1,7 +1,7 @@
 """Deploys a whole market and writes deployments/<chainId>.json.
 
-`ape run deploy --network ethereum:local:http://127.0.0.1:8545` on a development chain; elsewhere with `--account ALIAS`,
-an encrypted key file of Ape. Nothing here is a secret: the key stays with Ape.
+`ape run deploy --network ethereum:local:http://127.0.0.1:8545` on a development chain; elsewhere with
+`--account ALIAS`, an encrypted key file of Ape. Nothing here is a secret: the key stays with Ape.
 """
 
 import json
