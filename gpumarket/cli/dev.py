@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -39,7 +40,8 @@ def dev(context: typer.Context, data_dir: DataDirOption = None) -> None:
             for line in _addresses(market):
                 note(line)
             note("ready; Ctrl-C stops everything")
-            raise MarketError("internal", await market.supervisor.failed)
+            with contextlib.suppress(asyncio.CancelledError):  # from here on Ctrl-C is the normal end
+                raise MarketError("internal", await asyncio.shield(market.supervisor.failed))
 
     interruptible(work())
 

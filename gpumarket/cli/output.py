@@ -63,7 +63,7 @@ class Printer:
             table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
         for row in rows:
             table.add_row(*(_cell(column, row) for column in columns))
-        Console().print(table, markup=False)
+        _wide().print(table, markup=False)
 
     def record(self, row: Row, columns: Sequence[Column]) -> None:
         """Print one thing, a line per column."""
@@ -77,7 +77,7 @@ class Printer:
         table.add_column(overflow="fold")
         for column in columns:
             table.add_row(column.title, _cell(column, row))
-        Console().print(table, markup=False)
+        _wide().print(table, markup=False)
 
     def line(self, text: str) -> None:
         """One line of a stream, such as a log."""
@@ -108,6 +108,11 @@ class Printer:
         else:
             return False
         return True
+
+
+def _wide() -> Console:
+    """Never folds an id in two: a terminal that is too narrow wraps the line itself, and what is copied stays whole."""
+    return Console(width=max(Console().width, 250))
 
 
 def harmless(text: str) -> str:
