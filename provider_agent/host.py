@@ -41,11 +41,14 @@ from provider_agent.server import JobStreams
 from provider_agent.settings import Settings, resource_of
 from provider_agent.sources import resolve_host
 from provider_agent.state import JobState
+from provider_agent.tidy import tidy
 
 T = TypeVar("T")
 
 RESUME_S = 15.0
 """How often unfinished transactions are looked after."""
+
+TIDY_S = 3_600.0
 
 _TRANSIENT = frozenset({"chain_unreachable", "docker_unreachable", "transaction_not_mined", "insufficient_gas_funds"})
 _MAX_PAUSE_S = 30.0
@@ -121,6 +124,7 @@ class Host:
                 group.create_task(self._agent.run(stop))
                 group.create_task(self._heartbeats().run(stop))
                 group.create_task(self._resume())
+                group.create_task(self._tidy())
         finally:
             with contextlib.suppress(MarketError):
                 await p.sender.close()
@@ -204,6 +208,15 @@ class Host:
         uuids = [gpu.uuid for gpu in self._p.inventory.gpus]
         found = await asyncio.to_thread(gpus.metrics, uuids) if uuids else ()
         return [dataclasses.asdict(metrics) for metrics in found]
+
+    async def _tidy(self) -> None:
+        p = self._p
+        while not await self._process.wait(TIDY_S):
+            try:
+                freed = await asyncio.to_thread(tidy, p.journal, p.store, p.settings.data_dir / "logs", time.time())
+                self._process.log.info("tidied", blocks=freed.blocks, bytes=freed.bytes)
+            except MarketError as error:
+                self._process.log.warning("tidying waits", code=error.code)
 
     async def _resume(self) -> None:
         while not await self._process.wait(RESUME_S):

@@ -5,9 +5,10 @@ Losing the file loses no job: rows come back from the chain's events, containers
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ _NOTES = sa.Table(
 
 
 class Journal:
-    """Jobs and notes of one agent."""
+    """Jobs and notes of one agent. Any method raises MarketError `disk_full` or `machine_unsuitable` for a bad disk."""
 
     def __init__(self, path: Path) -> None:
         self._engine = sa.create_engine(f"sqlite:///{path}")
@@ -60,19 +61,19 @@ class Journal:
 
     def add(self, row: JobRow) -> bool:
         """Write a job seen for the first time; false if it is known already."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             statement = insert(_JOBS).values(_encode(row)).on_conflict_do_nothing()
             return connection.execute(statement).rowcount == 1
 
     def get(self, job_id: JobId) -> JobRow | None:
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             found = connection.execute(sa.select(_JOBS).where(_JOBS.c.job_id == job_id)).mappings().first()
         return None if found is None else _decode(found)
 
     def open_jobs(self) -> list[JobRow]:
         """Everything not CLOSED, oldest first."""
         query = sa.select(_JOBS).where(_JOBS.c.state != JobState.CLOSED.value).order_by(sa.literal_column("rowid"))
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             return [_decode(found) for found in connection.execute(query).mappings()]
 
     def move(self, job_id: JobId, state: JobState, now: int, **values: Any) -> JobRow:
@@ -81,7 +82,7 @@ class Journal:
         Raises:
             MarketError: `internal` for a move that `ALLOWED` does not have.
         """
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             where = _JOBS.c.job_id == job_id
             row = _decode(connection.execute(sa.select(_JOBS).where(where)).mappings().one())
             if state is not row.state and state not in ALLOWED[row.state]:
@@ -101,17 +102,17 @@ class Journal:
 
     def note(self, name: str) -> str | None:
         """A remembered value: the chain cursor, the listed resource, ..."""
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             return connection.execute(sa.select(_NOTES.c.value).where(_NOTES.c.name == name)).scalar_one_or_none()
 
     def set_note(self, name: str, value: str) -> None:
         statement = insert(_NOTES).values(name=name, value=value)
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
 
     def observe(self, rows: Iterable[JobRow], cursor: int) -> list[JobRow]:
         """Write jobs seen on chain and the block they were seen up to, together; the ones that were new."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             new = []
             for row in rows:
                 statement = insert(_JOBS).values(_encode(row)).on_conflict_do_nothing()
@@ -133,6 +134,15 @@ class Journal:
     def fulfil(self, name: str) -> None:
         """The thing was done, or is no longer wanted."""
         self.set_note(f"intent:{name}", "")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.OperationalError as error:
+            code = "disk_full" if "full" in str(error.orig) else "machine_unsuitable"
+            raise MarketError(code, f"the agent's journal cannot be used: {error.orig}") from error
 
 
 def _configure(connection: Any, _: Any) -> None:

@@ -28,6 +28,7 @@ from provider_agent.state import JobRow
 
 TAIL_BYTES = 1 << 20
 RESULTS_PATH = "/results"
+PIN_PREFIX = "results "
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class ResultsDesk:
             (folder / name).write_bytes(data)
         (folder / "report.json").write_bytes(json.dumps(document, sort_keys=True, indent=2).encode() + b"\n")
         added = add_path(self.store, folder)
-        self.store.pin(added.cid, f"results {row.job_id}")
+        self.store.pin(added.cid, PIN_PREFIX + row.job_id)
         shutil.rmtree(folder, ignore_errors=True)
         return added.cid.digest
 

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from gpumarket.chain.deployments import Deployment
 from gpumarket.errors import MarketError
-from gpumarket.rules.units import Address, parse_job_id
+from gpumarket.rules.units import Address, JobId, parse_job_id
 from provider_agent.access import Access, check_access
 from provider_agent.container import Market, container_name
 from provider_agent.journal import Journal
@@ -28,6 +28,7 @@ METRICS_S = 5.0
 MAX_WATCHERS = 256
 MAX_FRAME_CHARS = 16_384
 _BEAT_S = 15.0
+_LOOK_S = 0.25
 
 _CLOSE_CODES = {"invalid_argument": 1008, "unauthorized": 1008, "forbidden": 1008, "not_found": 1008}
 
@@ -45,6 +46,7 @@ class JobStreams:
     clock: Clock
     stopping: asyncio.Event
     gpu_metrics: Callable[[], Awaitable[list[dict[str, Any]]]]
+    patience_s: float = 6.0
     _watchers: int = field(default=0, init=False)
 
     def routes(self) -> list[BaseRoute]:
@@ -87,7 +89,7 @@ class JobStreams:
             raise MarketError("unauthorized", "no auth frame in time") from None
         except (ValueError, KeyError, RecursionError) as error:
             raise MarketError("invalid_argument", f"not an auth frame: {str(error)[:80]}") from None
-        row = self.journal.get(job_id)
+        row = await self._known(job_id)
         # A stranger cannot tell a job that is not here from one that is not theirs.
         parties = frozenset() if row is None else frozenset({row.user, self.provider})
         access = check_access(
@@ -101,6 +103,16 @@ class JobStreams:
         if row is None:
             raise MarketError("forbidden", "only the job's renter and its provider may read this")
         return row, access
+
+    async def _known(self, job_id: JobId) -> JobRow | None:
+        """The job; a renter may be here a moment before the agent has seen the job's block."""
+        looks = max(1, int(self.patience_s / _LOOK_S))
+        for look in range(looks):
+            row = self.journal.get(job_id)
+            if row is not None or look == looks - 1:
+                return row
+            await asyncio.sleep(_LOOK_S)
+        return None
 
     async def _send_logs(self, socket: WebSocket, row: JobRow, access: Access) -> None:
         job_id, after = row.job_id, access.after

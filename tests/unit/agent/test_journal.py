@@ -73,3 +73,11 @@ def test_an_intent_has_one_key_until_it_is_fulfilled_also_over_a_restart(tmp_pat
     assert again.intent("price") == key
     again.fulfil("price")
     assert again.intent("price") != key
+
+
+def test_a_full_disk_is_said_as_such(journal: Journal) -> None:
+    with journal._transaction() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=1")
+    with pytest.raises(MarketError) as error:
+        journal.set_note("large", "x" * 1_000_000)
+    assert error.value.code == "disk_full"

@@ -46,6 +46,7 @@ def client(world: World) -> TestClient:
         clock=lambda: float(world.chain.now),
         stopping=asyncio.Event(),
         gpu_metrics=no_gpus,
+        patience_s=0,
     )
     return TestClient(Starlette(routes=streams.routes()))
 
