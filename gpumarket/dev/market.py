@@ -108,6 +108,7 @@ async def _start(
     async with httpx.AsyncClient(timeout=10, trust_env=False) as http:
         node = DevNode(places.rpc_url, http)
         names = ("agent", "renter", *(f"oracle-{member}" for member in range(ORACLES)))
+        await _look_for_parts(root, places, environ, supervisor)
         made, _ = await asyncio.gather(
             asyncio.gather(*(asyncio.to_thread(create_keystore, places.keystore(n), passphrase) for n in names)),
             _start_node(root, places, environ, supervisor, node),
@@ -130,6 +131,25 @@ async def _start(
         # Until here every transaction had a block at once; from here on time passes as on the real chain.
         await node.mine_every(BLOCK_S)
     return LocalMarket(run_id, root, places, environ, supervisor, accounts, deployment, clock.marks)
+
+
+async def _look_for_parts(root: Path, places: Places, environ: Mapping[str, str], supervisor: Supervisor) -> None:
+    """Say at once what is missing here, not after a minute in some log.
+
+    Raises:
+        MarketError: `machine_unsuitable`, `docker_unreachable`.
+    """
+    tools.anvil(root)
+    tools.ape(root)
+    question = (tools.docker(), "version", "--format", "{{.Server.Version}}")
+    try:
+        await supervisor.run(ChildSpec("docker", question, environ, places.log("docker")), timeout_s=20)
+    except MarketError as error:
+        raise MarketError(
+            "docker_unreachable",
+            "no Docker Engine answers",
+            hint=f"start it, or let this user use it (`docker version` must work): {error.hint}",
+        ) from error
 
 
 async def _start_node(
