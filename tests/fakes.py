@@ -464,6 +464,10 @@ class FakeChain:
         self._speak()
         return 10**21
 
+    async def gas_price(self) -> int:
+        self._speak()
+        return 10**9
+
     async def allowance(self, owner: Address, spender: Address | None = None, token: Address | None = None) -> int:
         self._speak()
         return 2**256 - 1

@@ -183,6 +183,10 @@ class ChainClient:
         """Wei, for gas."""
         return int(await self._request("eth_getBalance", [account, "latest"]), 16)
 
+    async def gas_price(self) -> int:
+        """Wei per gas that the node suggests now."""
+        return int(await self._request("eth_gasPrice", []), 16)
+
     async def allowance(self, owner: Address, spender: Address | None = None, token: Address | None = None) -> int:
         """What `spender` (default: the escrow) may take of `owner`'s wallet."""
         allowed = spender or self.deployment.addresses["PaymentEscrow"]

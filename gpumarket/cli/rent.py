@@ -14,6 +14,7 @@ from gpumarket.client import MarketClient, Plan, Rental, connect
 from gpumarket.errors import MarketError
 from gpumarket.rules.job_spec import JobSpec
 from gpumarket.rules.job_state import JobStatus
+from gpumarket.rules.units import format_amount
 
 app = typer.Typer()
 
@@ -78,6 +79,7 @@ def show_plan(state: State, plan: Plan, *, to_stderr: bool) -> None:
             Column("from escrow balance", "from_escrow", amounts),
             Column("from wallet", "from_wallet", amounts),
             Column("wallet holds", "wallet", amounts),
+            Column("gas, about", "gas_wei_about", show.money("native coin", 18)),
             Column("permit in the same transaction", "permit", show.yes_no),
         ]
         state.printer.record(row, columns)
@@ -85,7 +87,8 @@ def show_plan(state: State, plan: Plan, *, to_stderr: bool) -> None:
     if to_stderr:
         note(f"machine    {plan.machine}")
         note(f"price      {plan.amount(plan.price_per_hour)} per hour, for {show.seconds(plan.duration)}")
-        note(f"locked     {plan.amount(plan.locked)} in escrow: the most this rental can cost, plus gas")
+        note(f"locked     {plan.amount(plan.locked)} in escrow: the most this rental can cost")
+        note(f"gas        about {format_amount(plan.gas, 18)} native coin for this transaction")
         note(f"from       {plan.amount(plan.from_wallet)} of {plan.amount(plan.funds.wallet)} in the wallet,")
         note(f"           {plan.amount(plan.from_escrow)} of {plan.amount(plan.funds.escrow)} in the escrow balance")
         note(f"allowance  {'signed into the same transaction (permit)' if plan.permit else 'enough'}")

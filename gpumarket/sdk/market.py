@@ -178,11 +178,12 @@ class MarketClient:
         """
         wanted = with_source(spec or JobSpec(), self.settings.store_url)
         check_spec(wanted)
-        resource, busy, fee_bps, windows, funds = await asyncio.gather(
+        resource, busy, fee_bps, windows, gas_price, funds = await asyncio.gather(
             self.chain.resource(resource_id),
             self.chain.active_job_of(resource_id),
             self.chain.fee_bps(),
             self.chain.windows(),
+            self.chain.gas_price(),
             self._funds(),
         )
         return make_plan(
@@ -196,6 +197,7 @@ class MarketClient:
             fee_bps=fee_bps,
             windows=windows,
             funds=funds,
+            gas_price=gas_price,
             max_price_per_hour=max_price_per_hour,
         )
 

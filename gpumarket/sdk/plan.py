@@ -14,6 +14,9 @@ from gpumarket.rules import settlement
 from gpumarket.rules.job_spec import JobSpec, encode
 from gpumarket.rules.units import JobId, ResourceId, format_amount
 
+RENT_GAS = 260_000
+"""Gas of a first rental with its permit; later ones take less."""
+
 
 @dataclass(frozen=True)
 class Funds:
@@ -42,6 +45,7 @@ class Plan:
         fee_bps: the platform's part of what the provider earns; inside the price, never on top.
         from_escrow, from_wallet: where `locked` comes from.
         permit: an allowance is missing and will be signed into the same transaction.
+        gas: about what the transaction costs, wei; never part of `locked`.
     """
 
     key: str
@@ -59,6 +63,7 @@ class Plan:
     from_escrow: int
     from_wallet: int
     permit: bool
+    gas: int
     funds: Funds
     windows: Windows
 
@@ -101,6 +106,7 @@ class Plan:
             "wallet": str(self.funds.wallet),
             "allowance": str(self.funds.allowance),
             "permit": self.permit,
+            "gas_wei_about": str(self.gas),
             "refund_rules": list(self.refund_rules),
         }
 
@@ -117,6 +123,7 @@ def make_plan(
     fee_bps: int,
     windows: Windows,
     funds: Funds,
+    gas_price: int,
     max_price_per_hour: int | None = None,
 ) -> Plan:
     """Price a rental and check all that the contract would refuse.
@@ -146,8 +153,14 @@ def make_plan(
             wallet=str(funds.wallet),
             escrow=str(funds.escrow),
         )
-    if funds.native == 0:
-        raise MarketError("insufficient_gas_funds", "the account holds no native coin to pay for gas")
+    gas = RENT_GAS * gas_price
+    if funds.native < gas:
+        raise MarketError(
+            "insufficient_gas_funds",
+            f"gas costs about {format_amount(gas, 18)} coin; the account holds {format_amount(funds.native, 18)}",
+            gas=str(gas),
+            native=str(funds.native),
+        )
     return Plan(
         key=key,
         resource_id=resource.resource_id,
@@ -164,6 +177,7 @@ def make_plan(
         from_escrow=from_escrow,
         from_wallet=from_wallet,
         permit=funds.allowance < from_wallet,
+        gas=gas,
         funds=funds,
         windows=windows,
     )

@@ -12,7 +12,7 @@ from gpumarket.chain.types import Resource, Windows
 from gpumarket.errors import MarketError
 from gpumarket.rules.job_spec import JobSpec
 from gpumarket.rules.units import Address, JobId, ResourceId
-from gpumarket.sdk.plan import Funds, Plan, machine_text, make_plan
+from gpumarket.sdk.plan import RENT_GAS, Funds, Plan, machine_text, make_plan
 
 TOKEN = PaymentToken(Address("0x5FbDB2315678afecb367f032d93F642f64180aa3"), "GPU", 18)
 HOUR = 3_600
@@ -49,6 +49,7 @@ def plan(**changes: Any) -> Plan:
         "fee_bps": 200,
         "windows": Windows(120, 300, 4, 60),
         "funds": FUNDS,
+        "gas_price": 10**9,
     }
     return make_plan(**arguments | changes)
 
@@ -92,8 +93,10 @@ def test_exactly_the_lock_is_enough() -> None:
     assert code(funds=replace(FUNDS, wallet=locked - 1)) == "insufficient_balance"
 
 
-def test_no_coin_for_gas_is_refused() -> None:
-    assert code(funds=replace(FUNDS, native=0)) == "insufficient_gas_funds"
+def test_too_little_coin_for_gas_is_refused() -> None:
+    gas = RENT_GAS * 10**9
+    assert plan(funds=replace(FUNDS, native=gas)).gas == gas
+    assert code(funds=replace(FUNDS, native=gas - 1)) == "insufficient_gas_funds"
 
 
 def test_a_busy_resource_is_refused() -> None:
