@@ -47,7 +47,7 @@ def main() -> None:
 
 @cli.command()
 def run(
-    config_file: Annotated[Path | None, typer.Option("--config", help="TOML file with an [agent] section.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="TOML file whose section agent applies.")] = None,
     rpc_url: Annotated[str | None, typer.Option(help="The chain's JSON-RPC node.")] = None,
     deployments: Annotated[Path | None, typer.Option(help="Deployment file, or the folder that holds it.")] = None,
     keystore: Annotated[Path | None, typer.Option(help="The provider's keystore file.")] = None,
@@ -78,7 +78,7 @@ def run(
 
 @cli.command()
 def doctor(
-    config_file: Annotated[Path | None, typer.Option("--config", help="TOML file with an [agent] section.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="TOML file whose section agent applies.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the agent keeps its state.")] = None,
 ) -> None:
     """Check whether this machine can rent itself out, and say how to mend what is wrong.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 from collections import Counter
@@ -424,3 +425,33 @@ async def test_draining_agent_takes_no_offer(world: World) -> None:
     agent = world.life(resource, draining=True)
     await run_for(world, agent, 5)
     assert world.row(job_id).state is JobState.OFFERED
+
+
+async def test_draining_agent_ends_by_itself_once_its_jobs_are_done(world: World) -> None:
+    resource, image = await world.list_machine(), world.image()
+    job_id = await world.rent(resource, image)
+    await world.drive(world.life(resource), lambda: world.row(job_id).state is JobState.RUNNING)
+    agent, stop = world.life(resource, draining=True), asyncio.Event()
+    running = asyncio.create_task(agent.run(stop))
+    for _ in range(2_000):
+        world.chain.advance(1)
+        agent.wake()
+        await asyncio.sleep(0)
+        if running.done():
+            break
+    await asyncio.wait_for(running, 5)
+    assert stop.is_set()
+    assert world.row(job_id).state is JobState.CLOSED
+
+
+async def test_stopping_agent_leaves_its_containers_running(world: World) -> None:
+    world.runtime.default = FakeProgram(seconds=None)
+    resource = await world.list_machine()
+    job_id = await world.rent(resource, world.image())
+    agent, stop = world.life(resource), asyncio.Event()
+    await world.drive(agent, lambda: world.row(job_id).state is JobState.RUNNING)
+    stop.set()
+    await asyncio.wait_for(agent.run(stop), 5)
+    found = await world.runtime.inspect(world.name(job_id))
+    assert found is not None
+    assert found.running
