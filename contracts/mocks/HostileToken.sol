@@ -10,6 +10,7 @@ contract HostileToken is ERC20 {
     mapping(address account => bool) public blocked;
     address public callTarget;
     bytes public callData;
+    bool public callSucceeded;
     bytes public callResult;
 
     error AccountBlocked(address account);
@@ -56,7 +57,7 @@ contract HostileToken is ERC20 {
         super._update(from, to, amount - fee);
         if (fee > 0) super._update(from, address(0), fee);
         if (callTarget != address(0)) {
-            (, callResult) = callTarget.call(callData);
+            (callSucceeded, callResult) = callTarget.call(callData);
         }
     }
 

@@ -15,6 +15,7 @@ interface IHostileToken {
     function setReturnsFalse(bool value) external;
     function setBlocked(address account, bool value) external;
     function setCall(address target, bytes calldata data) external;
+    function callSucceeded() external view returns (bool);
     function callResult() external view returns (bytes memory);
 }
 
@@ -97,6 +98,7 @@ contract HostileTokensTest is MarketTest {
         hostile.setCall(address(escrow), abi.encodeCall(escrow.deposit, (address(hostile), 1)));
         vm.prank(renter);
         escrow.deposit(address(hostile), 1 ether);
+        vm.assertFalse(hostile.callSucceeded());
         vm.assertEq(bytes32(hostile.callResult()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector));
     }
 
@@ -111,6 +113,7 @@ contract HostileTokensTest is MarketTest {
         );
         _rent();
         vm.assertEq(escrow.balanceOf(address(hostile), address(hostile)), 1 ether);
+        vm.assertFalse(hostile.callSucceeded());
         vm.assertEq(bytes32(hostile.callResult()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector));
     }
 
@@ -119,6 +122,7 @@ contract HostileTokensTest is MarketTest {
             address(market), abi.encodeWithSignature("createJob(bytes32,bytes32,uint256)", resourceId, IMAGE, HOUR)
         );
         bytes32 jobId = _rent();
+        vm.assertFalse(hostile.callSucceeded());
         vm.assertEq(bytes32(hostile.callResult()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector));
         vm.assertEq(market.activeJobOf(resourceId), jobId);
     }
@@ -126,6 +130,7 @@ contract HostileTokensTest is MarketTest {
     function test_a_call_from_inside_a_transfer_sees_the_job_already_written() public {
         hostile.setCall(address(market), abi.encodeCall(market.activeJobOf, (resourceId)));
         bytes32 jobId = _rent();
+        vm.assertTrue(hostile.callSucceeded());
         vm.assertEq(abi.decode(hostile.callResult(), (bytes32)), jobId);
     }
 
