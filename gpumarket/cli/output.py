@@ -19,6 +19,7 @@ from gpumarket.errors import MarketError
 Row = Mapping[str, Any]
 
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -80,8 +81,10 @@ class Printer:
         _wide().print(table, markup=False)
 
     def line(self, text: str) -> None:
-        """One line of a stream, such as a log."""
-        sys.stdout.write((text if self.format is OutputFormat.JSON else harmless(text)) + "\n")
+        """One line of a stream, such as a log; colours in it are left out."""
+        sys.stdout.write(
+            (text if self.format is OutputFormat.JSON else harmless(_COLOUR.sub("", text).rstrip("\r"))) + "\n"
+        )
         sys.stdout.flush()
 
     def note(self, text: str) -> None:

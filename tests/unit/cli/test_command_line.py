@@ -123,6 +123,11 @@ def test_terminal_commands_in_foreign_text_are_made_harmless(capsys: pytest.Capt
     assert "\x1b" not in capsys.readouterr().out
 
 
+def test_colours_of_a_log_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    Printer(OutputFormat.TABLE).line("\x1b[1;32mgreen\x1b[0m\r")
+    assert capsys.readouterr().out == "green\n"
+
+
 def test_nobody_there_to_answer_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     class Nobody:
         def readline(self, *_: Any) -> str:
