@@ -43,7 +43,7 @@ contract MarketHandler is MarketTest {
     // ----------------------------------------------------------------- actions
 
     function pass(uint256 time) external inTime {
-        vm.warp(clock + (time % 3 == 0 ? time % 30 minutes : time % 1 minutes));
+        vm.warp(clock + (time % 3 == 0 ? time % 1 hours : time % 1 minutes));
     }
 
     function create(uint256 who, uint256 machine, uint40 duration) external inTime {
@@ -55,7 +55,7 @@ contract MarketHandler is MarketTest {
         (bool done, bytes memory result) = address(market)
             .call(
                 abi.encodeWithSignature(
-                    "createJob(bytes32,bytes32,uint256)", id, IMAGE, uint256(60) + duration % 4 hours
+                    "createJob(bytes32,bytes32,uint256)", id, IMAGE, uint256(60) + duration % 1 hours
                 )
             );
         if (!done) return;
@@ -136,7 +136,7 @@ contract MarketHandler is MarketTest {
     }
 
     function death(uint256 job, uint40 ago) external inTime {
-        if (jobs.length == 0 || ago % 4 != 0) return;
+        if (jobs.length == 0 || ago % 2 != 0) return;
         bytes32 jobId = jobs[jobs.length - 1 - job % (jobs.length > 2 ? 2 : jobs.length)];
         bytes memory data = abi.encodeCall(market.recordDeath, (jobId, _now() - ago % 1 hours));
         _try(address(committee), jobId, data, this.death.selector);
