@@ -59,7 +59,8 @@ if [ "$(.tools/bin/uv --version 2>/dev/null | cut -d' ' -f2)" != "$UV_VERSION" ]
   python3 -m venv .tools
   .tools/bin/pip install -q --disable-pip-version-check "uv==$UV_VERSION"
 fi
-export UV_PYTHON_DOWNLOADS=never
+# The certificates this machine trusts, also where a network brings its own.
+export UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1
 sync() { # sync ENVIRONMENT ARGUMENT...: only when the lock file is newer than the environment
   local environment="$1"; shift
   if [ uv.lock -nt "$environment/.synced" ] || [ pyproject.toml -nt "$environment/.synced" ]; then
@@ -75,7 +76,7 @@ sync .venv-ape --extra console
 if [ package-lock.json -nt node_modules/.synced ]; then
   say "installing locked npm packages"
   # `install --no-save` and not `ci`: the lock lacks the binaries of platforms that some registries do not carry, and `ci` insists on them.
-  node "$(dirname "$(command -v node)")/../lib/node_modules/npm/bin/npm-cli.js" install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error
+  NODE_OPTIONS=--use-system-ca node "$(dirname "$(command -v node)")/../lib/node_modules/npm/bin/npm-cli.js" install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error
   touch node_modules/.synced
 fi
 # py-solc-x and Ape find the compiler where they would have installed it.
