@@ -53,8 +53,13 @@ _HTTP_TIMEOUT_S = 30.0
 
 
 @contextlib.asynccontextmanager
-async def connect(settings: RenterSettings, *, with_account: bool = True) -> AsyncIterator[MarketClient]:
+async def connect(
+    settings: RenterSettings, *, with_account: bool = True, passphrase: str | None = None
+) -> AsyncIterator[MarketClient]:
     """Open the market: node, gateway, content store and, unless `with_account` is false, the renter's key.
+
+    Args:
+        passphrase: of the keystore; by default what `GPUMARKET_PASSPHRASE` or `GPUMARKET_PASSPHRASE_FILE` says.
 
     Raises:
         MarketError: `chain_unreachable`, `chain_mismatch`, `invalid_config`, `unauthorized`, `development_key_refused`.
@@ -66,7 +71,8 @@ async def connect(settings: RenterSettings, *, with_account: bool = True) -> Asy
         stack.push_async_callback(chain.close)
         account: Account | None = None
         if with_account:
-            signer = await asyncio.to_thread(load_account, settings.keystore)
+            given = None if passphrase is None else {"GPUMARKET_PASSPHRASE": passphrase}
+            signer = await asyncio.to_thread(load_account, settings.keystore, given)
             settings.data_dir.mkdir(parents=True, exist_ok=True)
             sender = Sender(chain, signer, settings.journal_path)
             stack.push_async_callback(sender.close)

@@ -11,10 +11,11 @@ import typer
 
 from gpumarket.chain.types import Receipt
 from gpumarket.cli import show
+from gpumarket.cli.market import market_of
 from gpumarket.cli.output import Column, OutputFormat
 from gpumarket.cli.push import progress_to_stderr
 from gpumarket.cli.state import OutputOption, State, YesOption, run, state_of
-from gpumarket.client import Frame, MarketClient, connect
+from gpumarket.client import Frame, MarketClient
 from gpumarket.errors import MarketError
 
 app = typer.Typer()
@@ -32,7 +33,7 @@ def status(
     state = state_of(context, output)
 
     async def one(job_id: str) -> None:
-        async with connect(state.settings(), with_account=False) as market:
+        async with market_of(state, with_account=False) as market:
             token = market.chain.deployment.payment_token
             amounts = show.money(token.symbol, token.decimals)
             view = await market.status(job_id)
@@ -58,7 +59,7 @@ def status(
             state.printer.record(view.as_row(), columns)
 
     async def mine() -> None:
-        async with connect(state.settings()) as market:
+        async with market_of(state) as market:
             token = market.chain.deployment.payment_token
             columns = (
                 Column("job", "job_id"),
@@ -89,7 +90,7 @@ def logs(
     job_id = show.job_id(job)
 
     async def work() -> None:
-        async with connect(state.settings()) as market:
+        async with market_of(state) as market:
             async for frame in market.logs(job_id, "metrics" if metrics else "logs", after):
                 _show_frame(state, frame)
 
@@ -140,7 +141,7 @@ def pull(
         raise MarketError("invalid_argument", f"{path} exists already", hint="name another folder")
 
     async def work() -> None:
-        async with connect(state.settings(), with_account=False) as market:
+        async with market_of(state, with_account=False) as market:
             pulled = await market.pull(job_id, path, progress_to_stderr(state))
             columns = (Column("results", "path"), Column("files", "files"), Column("root", "root"))
             state.printer.record(pulled.as_row(), columns)
@@ -162,7 +163,7 @@ def _send(
     job_id = show.job_id(job)
 
     async def work() -> None:
-        async with connect(state.settings()) as market:
+        async with market_of(state) as market:
             view = await market.status(job_id)
             token = market.chain.deployment.payment_token
             amounts = show.money(token.symbol, token.decimals)

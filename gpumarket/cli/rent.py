@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from gpumarket.cli import show
+from gpumarket.cli.market import market_of
 from gpumarket.cli.output import Column
 from gpumarket.cli.state import OutputOption, State, YesOption, run, state_of
-from gpumarket.client import MarketClient, Plan, Rental, connect
+from gpumarket.client import MarketClient, Plan, Rental
 from gpumarket.errors import MarketError
 from gpumarket.rules.job_spec import JobSpec
 from gpumarket.rules.job_state import JobStatus
@@ -23,8 +24,10 @@ app = typer.Typer()
 def rent(
     context: typer.Context,
     resource: Annotated[str, typer.Argument(help="The machine's resource id, from `gpumarket list`.")],
-    image: Annotated[str, typer.Argument(help="The image's root CID, from `gpumarket push`.")],
-    duration: Annotated[str, typer.Option("--for", help="Time to pay for: 90s, 2h, 1h30m. Unused time comes back.")],
+    image: Annotated[str, typer.Option(help="The image's root CID, from `gpumarket push`.")],
+    duration: Annotated[
+        str, typer.Option("--duration", "--for", help="Time to pay for: 90s, 2h, 1h30m. Unused time comes back.")
+    ],
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", help="NAME=value for the container. Public: it goes on chain.")
     ] = None,
@@ -48,7 +51,7 @@ def rent(
     )
 
     async def work() -> None:
-        async with connect(state.settings()) as market:
+        async with market_of(state) as market:
             decimals = market.chain.deployment.payment_token.decimals
             ceiling = None if max_price is None else show.amount(max_price, decimals)
             plan = await market.plan(show.resource_id(resource), image, seconds, spec, max_price_per_hour=ceiling)

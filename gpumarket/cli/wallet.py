@@ -12,11 +12,12 @@ from gpumarket.chain.sender import create_keystore
 from gpumarket.chain.types import Receipt
 from gpumarket.cli import show
 from gpumarket.cli.jobs import RECEIPT_COLUMNS, receipt_row
+from gpumarket.cli.market import market_of
 from gpumarket.cli.output import Column
 from gpumarket.cli.state import OutputOption, YesOption, run, state_of
-from gpumarket.client import connect
 from gpumarket.errors import MarketError
 from gpumarket.rules.units import Address
+from gpumarket.sdk.settings import own_keystore
 
 app = typer.Typer(no_args_is_help=True, help="Your account: show, create, deposit, withdraw.")
 
@@ -27,7 +28,7 @@ def show_wallet(context: typer.Context, output: OutputOption = None) -> None:
     state = state_of(context, output)
 
     async def work() -> None:
-        async with connect(state.settings()) as market:
+        async with market_of(state) as market:
             wallet = await market.wallet()
             amounts = show.money(wallet.symbol, wallet.decimals)
             columns = (
@@ -45,11 +46,14 @@ def show_wallet(context: typer.Context, output: OutputOption = None) -> None:
 @app.command()
 def create(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(help="Keystore file to write (V3, as Ape and geth use).")],
+    path: Annotated[
+        Path | None, typer.Argument(help="Keystore file to write (V3, as Ape and geth use); by default your own.")
+    ] = None,
     output: OutputOption = None,
 ) -> None:
     """Make a new key in an encrypted keystore file. The passphrase comes from GPUMARKET_PASSPHRASE, or is asked for."""
     state = state_of(context, output)
+    path = path or own_keystore()
     if path.exists():
         raise MarketError("invalid_argument", f"{path} exists already", hint="a key is never overwritten")
     passphrase = config.secret("GPUMARKET_PASSPHRASE")
@@ -71,7 +75,7 @@ def deposit(
     state = state_of(context, output)
 
     async def work() -> None:
-        async with connect(state.settings()) as market:
+        async with market_of(state) as market:
             token = market.chain.deployment.payment_token
             base_units = show.amount(amount, token.decimals)
             state.confirm(f"deposit {amount} {token.symbol} into the escrow?", yes)
@@ -92,7 +96,7 @@ def withdraw(
     state = state_of(context, output)
 
     async def work() -> None:
-        async with connect(state.settings()) as market:
+        async with market_of(state) as market:
             token = market.chain.deployment.payment_token
             balance = (await market.wallet()).escrow
             base_units = balance if amount is None else show.amount(amount, token.decimals)

@@ -169,7 +169,7 @@ async def _rent(r: Rental, offer: dict[str, Any], root: str, task: image.Task) -
         r.audit.same("the machine is found through GraphQL", [offer["id"]], [row["resource_id"] for row in found])
         variables = [part for name, value in task.environ().items() for part in ("--env", f"{name}={value}")]
         rented: dict[str, Any] = await r.renter.run(
-            "rent", offer["id"], root, "--for", f"{RENTED_FOR_S}s", *variables, "--yes"
+            "rent", offer["id"], "--image", root, "--duration", f"{RENTED_FOR_S}s", *variables, "--yes"
         )
     escrow = await r.chain.escrow(rented["job_id"])
     r.audit.same("the tokens are in escrow", int(rented["locked"]), escrow.locked_amount)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 TERM_GRACE_S = 10.0
+_ENGINE_CATCHES_UP_S = 3.0
 _COMMAND_TIMEOUT_S = 30.0
 
 
@@ -49,6 +50,9 @@ class Leftovers:
         """Stop and remove everything, newest first; says what it found."""
         found = _end_groups(list(reversed(self.groups)), grace_s)
         self.groups.clear()
+        if found:  # the engine may still be busy with what a process asked of it just before it died
+            found += self._clean_docker()
+            time.sleep(_ENGINE_CATCHES_UP_S)
         return found + self._clean_docker() + self._clean_mounts()
 
     def _clean_docker(self) -> list[str]:

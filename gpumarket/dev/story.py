@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -63,8 +65,15 @@ class Renter:
         return text.splitlines()
 
     async def docker(self, *command: str) -> str:
+        """Run docker to its end, also when cancelled: the engine goes on with a build whose client is gone."""
         spec = ChildSpec("docker", command, self.market.environ, self.market.places.log("docker"))
-        return await self.market.supervisor.run(spec, timeout_s=120)
+        work = asyncio.ensure_future(self.market.supervisor.run(spec, timeout_s=120))
+        try:
+            return await asyncio.shield(work)
+        finally:
+            while not work.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({work})
 
     def _spec(self, arguments: tuple[str, ...]) -> ChildSpec:
         self.story.command(f"gpumarket {' '.join(arguments)}")

@@ -14,6 +14,17 @@ def _data_dir() -> Path:
     return config.data_home() / "renter"
 
 
+def own_keystore() -> Path:
+    """Where `gpumarket wallet create` puts a key unless told otherwise."""
+    return config.data_home() / "keystore.json"
+
+
+def _keystore() -> Path | None:
+    """The user's own keystore if there is one, unless a key is given in the environment."""
+    usual = own_keystore()
+    return usual if config.secret("GPUMARKET_PRIVATE_KEY") is None and usual.is_file() else None
+
+
 def _store() -> Path:
     return config.data_home() / "ipfs"
 
@@ -30,7 +41,8 @@ class RenterSettings:
         rpc_url: JSON-RPC address of the chain's node.
         deployments: deployment file, or the folder of `<chain id>.json` files.
         gateway_url: the gateway that answers GraphQL and streams logs.
-        keystore: V3 keystore file; None: the key comes from `GPUMARKET_PRIVATE_KEY`.
+        keystore: V3 keystore file, by default the one that `gpumarket wallet create` makes; None, where there is
+            none: the key comes from `GPUMARKET_PRIVATE_KEY`.
         data_dir: transaction journal.
         store: this renter's content store; the same folder that `gpumarket ipfs` uses.
         store_url: public address of this renter's content store (`gpumarket ipfs serve`), where hosts fetch images.
@@ -39,7 +51,7 @@ class RenterSettings:
     rpc_url: str = "http://127.0.0.1:8545"
     deployments: Path = field(default_factory=_deployments)
     gateway_url: str = "http://127.0.0.1:8080"
-    keystore: Path | None = None
+    keystore: Path | None = field(default_factory=_keystore)
     data_dir: Path = field(default_factory=_data_dir)
     store: Path = field(default_factory=_store)
     store_url: str = ""

@@ -61,10 +61,10 @@ def test_version_answers_in_every_format(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "code", "exit_code"),
     [
-        (["rent", "0x12", "bafy", "--for", "1h", "--deployments", "/nowhere.json"], None, 2),
+        (["rent", "0x12", "--image", "bafy", "--for", "1h", "--deployments", "/nowhere.json"], None, 2),
         (["status", "0x12"], "invalid_argument", 2),
-        (["rent", "0x12", "bafy", "--for", "soon"], "invalid_argument", 2),
-        (["rent", "0x12", "bafy", "--for", "1h", "--env", "novalue"], "invalid_argument", 2),
+        (["rent", "0x12", "--image", "bafy", "--for", "soon"], "invalid_argument", 2),
+        (["rent", "0x12", "--image", "bafy", "--duration", "1h", "--env", "novalue"], "invalid_argument", 2),
         (["--deployments", "/nowhere.json", "list"], "invalid_config", 2),
     ],
 )
@@ -147,6 +147,18 @@ def test_a_key_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixtur
     path.write_text("mine")
     assert main(["wallet", "create", str(path)]) == 2
     assert path.read_text() == "mine"
+
+
+def test_a_new_key_is_used_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
+    monkeypatch.setenv("GPUMARKET_PASSPHRASE", "test")
+    assert State().settings().keystore is None
+    assert main(["wallet", "create", "-o", "json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert State().settings().keystore == Path(made["keystore"])
+    assert oct(Path(made["keystore"]).stat().st_mode & 0o777) == "0o600"
 
 
 def test_values_for_people() -> None:
