@@ -112,11 +112,12 @@ contract Marketplace is
     // ------------------------------------------------------------------ renter
 
     /// @inheritdoc IMarketplace
-    function createJob(
-        bytes32 resourceId,
-        bytes32 imageCid,
-        uint256 estimatedDuration
-    ) external nonReentrant whenNotPaused returns (bytes32 jobId) {
+    function createJob(bytes32 resourceId, bytes32 imageCid, uint256 estimatedDuration)
+        external
+        nonReentrant
+        whenNotPaused
+        returns (bytes32 jobId)
+    {
         IResourceRegistry.Terms memory terms = registry.termsOf(resourceId);
         uint40 duration = uint40(Math.min(estimatedDuration, type(uint40).max));
         _checkTerms(resourceId, duration, terms);
@@ -130,14 +131,17 @@ contract Marketplace is
     }
 
     /// @inheritdoc IMarketplace
-    function createJobWithPermit(
-        JobRequest calldata request,
-        Permit calldata permit
-    ) external nonReentrant whenNotPaused returns (bytes32 jobId) {
+    function createJobWithPermit(JobRequest calldata request, Permit calldata permit)
+        external
+        nonReentrant
+        whenNotPaused
+        returns (bytes32 jobId)
+    {
         IResourceRegistry.Terms memory terms = _checkRequest(request);
         // A permit that somebody submitted first has done its work: only the allowance counts.
         try IERC20Permit(terms.paymentToken)
-            .permit(msg.sender, address(escrow), permit.value, permit.deadline, permit.v, permit.r, permit.s) {} catch {}
+            .permit(msg.sender, address(escrow), permit.value, permit.deadline, permit.v, permit.r, permit.s) {}
+            catch {}
         return _create(request.resourceId, request.imageCid, request.duration, request.spec, terms);
     }
 
@@ -211,15 +215,14 @@ contract Marketplace is
     }
 
     /// @inheritdoc IMarketplace
-    function completeJobWithReceipt(
-        bytes32 jobId,
-        bytes32 resultCid,
-        uint40 maxSeconds,
-        bytes calldata signature
-    ) external {
+    function completeJobWithReceipt(bytes32 jobId, bytes32 resultCid, uint40 maxSeconds, bytes calldata signature)
+        external
+    {
         (address user,) = escrow.lockOf(jobId);
         bytes32 digest = _hashTypedDataV4(keccak256(abi.encode(RECEIPT_TYPEHASH, jobId, resultCid, maxSeconds)));
-        if (!SignatureChecker.isValidSignatureNowCalldata(user, digest, signature)) revert ReceiptSignatureInvalid(jobId);
+        if (!SignatureChecker.isValidSignatureNowCalldata(user, digest, signature)) {
+            revert ReceiptSignatureInvalid(jobId);
+        }
         _completeByProvider(jobId, resultCid, maxSeconds, true);
     }
 
@@ -228,7 +231,9 @@ contract Marketplace is
     /// @inheritdoc IMarketplace
     function disputeJob(bytes32 jobId, string calldata reason) external {
         // Check
-        if (bytes(reason).length > MAX_REASON_BYTES) revert DisputeReasonTooLong(bytes(reason).length, MAX_REASON_BYTES);
+        if (bytes(reason).length > MAX_REASON_BYTES) {
+            revert DisputeReasonTooLong(bytes(reason).length, MAX_REASON_BYTES);
+        }
         JobRecord storage job = _storage().jobs[jobId];
         JobStatus status = job.status;
         (address user, uint96 locked) = escrow.lockOf(jobId);
@@ -314,7 +319,9 @@ contract Marketplace is
         JobRecord storage job = _storage().jobs[jobId];
         JobStatus status = job.status;
         bool unpaid = status == JobStatus.Completed && job.flags & PAID == 0;
-        if (status != JobStatus.Running && status != JobStatus.Disputed && !unpaid) revert JobStatusInvalid(jobId, status);
+        if (status != JobStatus.Running && status != JobStatus.Disputed && !unpaid) {
+            revert JobStatusInvalid(jobId, status);
+        }
 
         uint256 start = Math.max(from, Math.max(job.startedAt, job.outageEnd));
         uint256 end = Math.min(to, job.endedAt == 0 ? _clockAt(job, uint40(block.timestamp)) : job.endedAt);
@@ -553,9 +560,7 @@ contract Marketplace is
     /// @dev Proven time only: the minimum is due when the job ends.
     function _settleRunning(bytes32 jobId, JobRecord storage job) private {
         uint40 now_ = _clockAt(job, uint40(block.timestamp));
-        uint40 billed = uint40(
-            Settlement.billableSeconds(job.startedAt, now_, job.outageSeconds, 0, job.duration)
-        );
+        uint40 billed = uint40(Settlement.billableSeconds(job.startedAt, now_, job.outageSeconds, 0, job.duration));
         uint96 due = _due(job, billed);
         if (due == 0) revert NothingToSettle(jobId);
 
@@ -603,9 +608,7 @@ contract Marketplace is
 
     function _billable(JobRecord storage job, uint40 endedAt) private view returns (uint40) {
         uint32 minSeconds = job.deadAt == 0 ? job.minSeconds : 0;
-        return uint40(
-            Settlement.billableSeconds(job.startedAt, endedAt, job.outageSeconds, minSeconds, job.duration)
-        );
+        return uint40(Settlement.billableSeconds(job.startedAt, endedAt, job.outageSeconds, minSeconds, job.duration));
     }
 
     function _due(JobRecord storage job, uint40 billed) private view returns (uint96) {

@@ -120,12 +120,9 @@ contract OracleCommittee is IOracleCommittee, AccessControlUpgradeable, EIP712Up
     }
 
     /// @inheritdoc IOracleCommittee
-    function reportInvalidSignature(
-        uint64 seq,
-        uint32 index,
-        Outcome calldata outcome,
-        bytes32[] calldata proof
-    ) external {
+    function reportInvalidSignature(uint64 seq, uint32 index, Outcome calldata outcome, bytes32[] calldata proof)
+        external
+    {
         _apply(seq, index, outcome, proof, OutcomeKind.InvalidSignature);
         _checkJob(outcome);
         reputationSystem.applyPenalty(outcome.provider, IReputationSystem.PenaltyReason.InvalidSignature);
@@ -218,13 +215,9 @@ contract OracleCommittee is IOracleCommittee, AccessControlUpgradeable, EIP712Up
     // ----------------------------------------------------------------- private
 
     /// @dev Marks before anything else happens; a later failure undoes the mark.
-    function _apply(
-        uint64 seq,
-        uint32 index,
-        Outcome calldata outcome,
-        bytes32[] calldata proof,
-        OutcomeKind expected
-    ) private {
+    function _apply(uint64 seq, uint32 index, Outcome calldata outcome, bytes32[] calldata proof, OutcomeKind expected)
+        private
+    {
         Storage storage $ = _storage();
         StoredReport memory report = $.reports[seq];
         if (report.count == 0) revert ReportMissing(seq);
@@ -255,12 +248,10 @@ contract OracleCommittee is IOracleCommittee, AccessControlUpgradeable, EIP712Up
         return Settlement.cost(job.pricePerHour, job.duration - served) + inconvenience;
     }
 
-    function _checkSignatures(
-        Storage storage $,
-        bytes32 digest,
-        uint256 signersMask,
-        bytes calldata signatures
-    ) private view {
+    function _checkSignatures(Storage storage $, bytes32 digest, uint256 signersMask, bytes calldata signatures)
+        private
+        view
+    {
         uint256 given = signatures.length / 64;
         if (given < $.threshold || signatures.length % 64 != 0) revert ReportSignaturesTooFew(given, $.threshold);
         uint256 count = $.members.length;

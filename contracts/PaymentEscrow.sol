@@ -79,14 +79,11 @@ contract PaymentEscrow is IPaymentEscrow, AccessControl, ReentrancyGuardTransien
     // -------------------------------------------------------- the market only
 
     /// @inheritdoc IPaymentEscrow
-    function lockFunds(
-        bytes32 jobId,
-        address token,
-        uint96 amount,
-        address user,
-        address provider,
-        uint16 feeBps
-    ) external onlyMarketplace nonReentrant {
+    function lockFunds(bytes32 jobId, address token, uint96 amount, address user, address provider, uint16 feeBps)
+        external
+        onlyMarketplace
+        nonReentrant
+    {
         uint16 index = _allowedIndex(token);
         if (feeBps > MAX_FEE_BPS) revert FeeAboveCap(feeBps, MAX_FEE_BPS);
         if (_records[jobId].user != address(0)) revert EscrowExists(jobId);

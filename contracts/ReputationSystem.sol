@@ -129,7 +129,9 @@ contract ReputationSystem is IReputationSystem, AccessControlUpgradeable, UUPSUp
         if (_isNew(record)) return 0;
         Metrics memory m = _metrics(record);
         return uint16(
-            Reputation.score(m.uptimePercent, m.responseRate, m.completionRate, m.disputeRate, record.penalty, record.bonus)
+            Reputation.score(
+                m.uptimePercent, m.responseRate, m.completionRate, m.disputeRate, record.penalty, record.bonus
+            )
         );
     }
 

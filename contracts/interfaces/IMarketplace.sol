@@ -115,7 +115,9 @@ interface IMarketplace {
     event JobStarted(bytes32 indexed jobId, uint40 startTime);
     event JobExtended(bytes32 indexed jobId, address indexed payer, uint40 duration, uint96 amount);
     event JobSettled(bytes32 indexed jobId, uint40 settledSeconds, uint96 amount);
-    event JobCompleted(bytes32 indexed jobId, EndReason reason, uint40 billableSeconds, uint96 finalCost, bytes32 resultCid);
+    event JobCompleted(
+        bytes32 indexed jobId, EndReason reason, uint40 billableSeconds, uint96 finalCost, bytes32 resultCid
+    );
     event JobCancelled(bytes32 indexed jobId, EndReason reason);
     event JobDisputed(bytes32 indexed jobId, address indexed initiator, string reason, uint96 contestedAmount);
     event JobResolved(bytes32 indexed jobId, Verdict verdict, bool byTimeout);
@@ -175,7 +177,8 @@ interface IMarketplace {
     function completeJob(bytes32 jobId, bytes32 resultCid) external;
 
     /// @notice Completion with the renter's signed `Receipt(bytes32 jobId,bytes32 resultCid,uint40 maxSeconds)`: paid at once.
-    function completeJobWithReceipt(bytes32 jobId, bytes32 resultCid, uint40 maxSeconds, bytes calldata signature) external;
+    function completeJobWithReceipt(bytes32 jobId, bytes32 resultCid, uint40 maxSeconds, bytes calldata signature)
+        external;
 
     // ----------------------------------------------------------- either party
 

@@ -43,11 +43,20 @@ interface IOracleCommittee {
         string endpoint;
     }
 
-    event CommitteeConfigured(bytes32 indexed configDigest, uint64 configCount, uint8 threshold, address[] signers, string[] endpoints);
-    event ReportSubmitted(
-        uint64 indexed seq, uint64 indexed epoch, bytes32 outcomesRoot, uint32 count, bytes32 evidenceDigest, uint256 signersMask
+    event CommitteeConfigured(
+        bytes32 indexed configDigest, uint64 configCount, uint8 threshold, address[] signers, string[] endpoints
     );
-    event OutcomeApplied(uint64 indexed seq, uint32 index, OutcomeKind kind, bytes32 indexed jobId, address indexed provider);
+    event ReportSubmitted(
+        uint64 indexed seq,
+        uint64 indexed epoch,
+        bytes32 outcomesRoot,
+        uint32 count,
+        bytes32 evidenceDigest,
+        uint256 signersMask
+    );
+    event OutcomeApplied(
+        uint64 indexed seq, uint32 index, OutcomeKind kind, bytes32 indexed jobId, address indexed provider
+    );
 
     error ConfigInvalid(string field);
     error ConfigDigestMismatch(bytes32 expected, bytes32 given);
@@ -69,7 +78,8 @@ interface IOracleCommittee {
     function reportTimeout(uint64 seq, uint32 index, Outcome calldata outcome, bytes32[] calldata proof) external;
     /// @notice A proven wrong answer: penalty and slash, the job's renter compensated first.
     function reportInvalidData(uint64 seq, uint32 index, Outcome calldata outcome, bytes32[] calldata proof) external;
-    function reportInvalidSignature(uint64 seq, uint32 index, Outcome calldata outcome, bytes32[] calldata proof) external;
+    function reportInvalidSignature(uint64 seq, uint32 index, Outcome calldata outcome, bytes32[] calldata proof)
+        external;
     function resolveDispute(uint64 seq, uint32 index, Outcome calldata outcome, bytes32[] calldata proof) external;
     function reportMetrics(uint64 seq, uint32 index, Outcome calldata outcome, bytes32[] calldata proof) external;
 

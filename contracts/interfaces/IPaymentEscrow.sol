@@ -48,7 +48,8 @@ interface IPaymentEscrow {
     // -------------------------------------------------------- the market only
 
     /// @notice Locks `amount` for a new job: from the user's balance here first, the remainder from its wallet.
-    function lockFunds(bytes32 jobId, address token, uint96 amount, address user, address provider, uint16 feeBps) external;
+    function lockFunds(bytes32 jobId, address token, uint96 amount, address user, address provider, uint16 feeBps)
+        external;
     /// @notice Adds to a job's lock, paid by `payer`.
     function addFunds(bytes32 jobId, uint96 amount, address payer) external;
     /// @notice Ends a job's escrow: `actualCost` to the provider less the fee, everything else back to the user.

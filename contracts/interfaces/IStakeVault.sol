@@ -14,7 +14,14 @@ interface IStakeVault {
     event Staked(address indexed account, address indexed payer, uint256 amount);
     event UnstakeRequested(address indexed account, uint256 amount, uint40 availableAt);
     event StakeWithdrawn(address indexed account, address to, uint256 amount);
-    event Slashed(address indexed account, address indexed harmed, uint256 compensation, uint256 bounty, uint256 burned, bytes32 reason);
+    event Slashed(
+        address indexed account,
+        address indexed harmed,
+        uint256 compensation,
+        uint256 bounty,
+        uint256 burned,
+        bytes32 reason
+    );
     event CompensationWithdrawn(address indexed account, address to, uint256 amount);
 
     error StakeAmountZero();

@@ -99,7 +99,9 @@ contract HostileTokensTest is MarketTest {
         vm.prank(renter);
         escrow.deposit(address(hostile), 1 ether);
         vm.assertFalse(hostile.callSucceeded());
-        vm.assertEq(bytes32(hostile.callResult()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector));
+        vm.assertEq(
+            bytes32(hostile.callResult()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector)
+        );
     }
 
     function test_no_withdrawal_inside_a_transfer() public {
@@ -108,13 +110,13 @@ contract HostileTokensTest is MarketTest {
         hostile.approve(address(escrow), 1 ether);
         vm.prank(address(hostile));
         escrow.deposit(address(hostile), 1 ether);
-        hostile.setCall(
-            address(escrow), abi.encodeCall(escrow.withdraw, (address(hostile), 1 ether, address(hostile)))
-        );
+        hostile.setCall(address(escrow), abi.encodeCall(escrow.withdraw, (address(hostile), 1 ether, address(hostile))));
         _rent();
         vm.assertEq(escrow.balanceOf(address(hostile), address(hostile)), 1 ether);
         vm.assertFalse(hostile.callSucceeded());
-        vm.assertEq(bytes32(hostile.callResult()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector));
+        vm.assertEq(
+            bytes32(hostile.callResult()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector)
+        );
     }
 
     function test_no_second_job_inside_a_transfer() public {
@@ -123,7 +125,9 @@ contract HostileTokensTest is MarketTest {
         );
         bytes32 jobId = _rent();
         vm.assertFalse(hostile.callSucceeded());
-        vm.assertEq(bytes32(hostile.callResult()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector));
+        vm.assertEq(
+            bytes32(hostile.callResult()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector)
+        );
         vm.assertEq(market.activeJobOf(resourceId), jobId);
     }
 

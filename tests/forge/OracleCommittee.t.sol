@@ -12,7 +12,12 @@ contract OracleCommitteeTest is MarketTest {
     uint256 private constant ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141;
 
     event ReportSubmitted(
-        uint64 indexed seq, uint64 indexed epoch, bytes32 outcomesRoot, uint32 count, bytes32 evidenceDigest, uint256 signersMask
+        uint64 indexed seq,
+        uint64 indexed epoch,
+        bytes32 outcomesRoot,
+        uint32 count,
+        bytes32 evidenceDigest,
+        uint256 signersMask
     );
     event OutcomeApplied(
         uint64 indexed seq,
@@ -47,11 +52,10 @@ contract OracleCommitteeTest is MarketTest {
     }
 
     /// @notice Submits a report of two outcomes, the given one at `index`, and returns its proof.
-    function _publish(
-        uint64 seq,
-        uint32 index,
-        IOracleCommittee.Outcome memory outcome
-    ) private returns (bytes32[] memory proof) {
+    function _publish(uint64 seq, uint32 index, IOracleCommittee.Outcome memory outcome)
+        private
+        returns (bytes32[] memory proof)
+    {
         bytes32 leaf = committee.hashOutcome(index, outcome);
         bytes32 other = committee.hashOutcome(1 - index, filler);
         bytes32 root = leaf < other ? keccak256(abi.encode(leaf, other)) : keccak256(abi.encode(other, leaf));
@@ -60,10 +64,11 @@ contract OracleCommitteeTest is MarketTest {
         proof[0] = other;
     }
 
-    function _outcome(
-        IOracleCommittee.OutcomeKind kind,
-        bytes32 jobId
-    ) private view returns (IOracleCommittee.Outcome memory) {
+    function _outcome(IOracleCommittee.OutcomeKind kind, bytes32 jobId)
+        private
+        view
+        returns (IOracleCommittee.Outcome memory)
+    {
         return IOracleCommittee.Outcome(kind, jobId, provider, 0, 0, 0, keccak256("evidence"));
     }
 
@@ -350,17 +355,13 @@ contract OracleCommitteeTest is MarketTest {
         IOracleCommittee.Outcome memory outcome = _outcome(IOracleCommittee.OutcomeKind.Timeout, jobId);
         outcome.provider = stranger;
         bytes32[] memory proof = _publish(1, 0, outcome);
-        vm.expectRevert(
-            abi.encodeWithSelector(IOracleCommittee.OutcomeSubjectMismatch.selector, jobId, stranger)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IOracleCommittee.OutcomeSubjectMismatch.selector, jobId, stranger));
         committee.reportTimeout(1, 0, outcome, proof);
 
         outcome = _outcome(IOracleCommittee.OutcomeKind.Metrics, resourceId);
         outcome.provider = stranger;
         proof = _publish(2, 0, outcome);
-        vm.expectRevert(
-            abi.encodeWithSelector(IOracleCommittee.OutcomeSubjectMismatch.selector, resourceId, stranger)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IOracleCommittee.OutcomeSubjectMismatch.selector, resourceId, stranger));
         committee.reportMetrics(2, 0, outcome, proof);
     }
 

@@ -155,9 +155,7 @@ contract PaymentEscrowTest is MarketTest {
 
     function test_add_beyond_96_bits_reverts() public {
         _lock(10);
-        vm.expectRevert(
-            abi.encodeWithSelector(IPaymentEscrow.AmountTooLarge.selector, uint256(type(uint96).max) + 10)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IPaymentEscrow.AmountTooLarge.selector, uint256(type(uint96).max) + 10));
         vm.prank(address(market));
         escrow.addFunds(JOB, type(uint96).max, stranger);
     }

@@ -144,7 +144,8 @@ contract ReputationSystemTest is MarketTest {
             }
         }
         if (total < 5) return 0;
-        uint256 base = (uptime * 4 + response * 2 + good * 10_000 / total * 3 + 10_000 - disputes * 10_000 / total) / 100;
+        uint256 base =
+            (uptime * 4 + response * 2 + good * 10_000 / total * 3 + 10_000 - disputes * 10_000 / total) / 100;
         return base > penalty ? base - penalty : 0;
     }
 }

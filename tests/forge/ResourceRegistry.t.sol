@@ -26,9 +26,10 @@ contract ResourceRegistryTest is MarketTest {
     event UptimeUpdated(bytes32 indexed resourceId, uint64 totalUptime);
 
     function _params() private view returns (IResourceRegistry.ResourceParams memory) {
-        return IResourceRegistry.ResourceParams(
-            "NVIDIA B200", 8, 192, 2048, 4000, PRICE, address(token), 300, 7 days, RESULT
-        );
+        return
+            IResourceRegistry.ResourceParams(
+                "NVIDIA B200", 8, 192, 2048, 4000, PRICE, address(token), 300, 7 days, RESULT
+            );
     }
 
     function _expectInvalid(string memory field) private {
@@ -107,9 +108,7 @@ contract ResourceRegistryTest is MarketTest {
     }
 
     function test_needs_stake_for_one_more_machine() public {
-        vm.expectRevert(
-            abi.encodeWithSelector(IMarketplace.ProviderStakeTooLow.selector, provider, STAKE, 2 * STAKE)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IMarketplace.ProviderStakeTooLow.selector, provider, STAKE, 2 * STAKE));
         vm.prank(provider);
         registry.registerResource("x", 1, 1, 1, 1);
     }

@@ -16,11 +16,19 @@ contract StakeVaultTest is MarketTest {
     event UnstakeRequested(address indexed account, uint256 amount, uint40 availableAt);
     event StakeWithdrawn(address indexed account, address to, uint256 amount);
     event Slashed(
-        address indexed account, address indexed harmed, uint256 compensation, uint256 bounty, uint256 burned, bytes32 reason
+        address indexed account,
+        address indexed harmed,
+        uint256 compensation,
+        uint256 bounty,
+        uint256 burned,
+        bytes32 reason
     );
     event CompensationWithdrawn(address indexed account, address to, uint256 amount);
 
-    function _slash(uint256 amount, address harmed, uint256 cap, address bountyTo, uint256 bounty) private returns (uint256) {
+    function _slash(uint256 amount, address harmed, uint256 cap, address bountyTo, uint256 bounty)
+        private
+        returns (uint256)
+    {
         vm.prank(address(committee));
         return vault.slash(provider, amount, harmed, cap, bountyTo, bounty, RESULT);
     }

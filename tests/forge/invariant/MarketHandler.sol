@@ -95,7 +95,10 @@ contract MarketHandler is MarketTest {
     function _choose(IMarketplace.JobStatus status, uint256 pick) private view returns (bytes4) {
         if (status == IMarketplace.JobStatus.Created) {
             bytes4[4] memory created = [
-                market.acceptJob.selector, market.acceptJob.selector, market.cancelJob.selector, market.expireJob.selector
+                market.acceptJob.selector,
+                market.acceptJob.selector,
+                market.cancelJob.selector,
+                market.expireJob.selector
             ];
             return created[pick % 4];
         }
@@ -117,7 +120,12 @@ contract MarketHandler is MarketTest {
     function dispute(uint256 who, uint256 job) external inTime {
         if (jobs.length == 0) return;
         bytes32 jobId = jobs[job % jobs.length];
-        _try(who % 2 == 0 ? people[who % 4] : market.getJob(jobId).user, jobId, abi.encodeCall(market.disputeJob, (jobId, "")), this.dispute.selector);
+        _try(
+            who % 2 == 0 ? people[who % 4] : market.getJob(jobId).user,
+            jobId,
+            abi.encodeCall(market.disputeJob, (jobId, "")),
+            this.dispute.selector
+        );
     }
 
     function judge(uint256 job, uint256 verdict) external inTime {
@@ -270,7 +278,11 @@ contract MarketHandler is MarketTest {
         return jobs.length;
     }
 
-    function jobAt(uint256 index) external view returns (IMarketplace.Job memory job, Ledger memory ledger, uint256 time) {
+    function jobAt(uint256 index)
+        external
+        view
+        returns (IMarketplace.Job memory job, Ledger memory ledger, uint256 time)
+    {
         return (market.getJob(jobs[index]), ledgers[jobs[index]], clock);
     }
 

@@ -71,9 +71,7 @@ contract AcceptStartTest is MarketTest {
         bytes32 jobId = _created();
         vm.prank(provider);
         vault.requestUnstake(1);
-        vm.expectRevert(
-            abi.encodeWithSelector(IMarketplace.ProviderStakeTooLow.selector, provider, STAKE - 1, STAKE)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IMarketplace.ProviderStakeTooLow.selector, provider, STAKE - 1, STAKE));
         vm.prank(provider);
         market.acceptJob(jobId);
     }
@@ -87,9 +85,7 @@ contract AcceptStartTest is MarketTest {
         _accepted();
         vm.prank(renter);
         bytes32 jobId = market.createJob(second, IMAGE, HOUR);
-        vm.expectRevert(
-            abi.encodeWithSelector(IMarketplace.ProviderStakeTooLow.selector, provider, STAKE, 2 * STAKE)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IMarketplace.ProviderStakeTooLow.selector, provider, STAKE, 2 * STAKE));
         vm.prank(provider);
         market.acceptJob(jobId);
     }

@@ -54,10 +54,7 @@ contract AdminTest is MarketTest {
         bytes32 jobId = _running();
         IMarketplace.Job memory before = market.getJob(jobId);
         address next = _create(
-            "Marketplace",
-            abi.encode(
-                escrow, registry, vault, reputation, committee, ACCEPT, START, uint32(7), VERDICT
-            )
+            "Marketplace", abi.encode(escrow, registry, vault, reputation, committee, ACCEPT, START, uint32(7), VERDICT)
         );
         UUPSUpgradeable(address(market)).upgradeToAndCall(next, "");
         vm.assertEq(market.windows().dispute, 7);

@@ -8,7 +8,11 @@ import {MarketTest} from "../support/MarketTest.sol";
 contract CancelExpireEndTest is MarketTest {
     event JobCancelled(bytes32 indexed jobId, IMarketplace.EndReason reason);
     event JobCompleted(
-        bytes32 indexed jobId, IMarketplace.EndReason reason, uint40 billableSeconds, uint96 finalCost, bytes32 resultCid
+        bytes32 indexed jobId,
+        IMarketplace.EndReason reason,
+        uint40 billableSeconds,
+        uint96 finalCost,
+        bytes32 resultCid
     );
     event JobRecorded(address indexed provider, IReputationSystem.JobOutcome outcome);
 

@@ -7,7 +7,11 @@ import {MarketTest} from "../support/MarketTest.sol";
 /// @notice Price 0.001 token a second, one hour paid: 3.6 tokens.
 contract CompleteStopTest is MarketTest {
     event JobCompleted(
-        bytes32 indexed jobId, IMarketplace.EndReason reason, uint40 billableSeconds, uint96 finalCost, bytes32 resultCid
+        bytes32 indexed jobId,
+        IMarketplace.EndReason reason,
+        uint40 billableSeconds,
+        uint96 finalCost,
+        bytes32 resultCid
     );
     event JobSettled(bytes32 indexed jobId, uint40 settledSeconds, uint96 amount);
 
@@ -193,12 +197,11 @@ contract CompleteStopTest is MarketTest {
         vm.assertEq(_credit(provider) + _credit(renter) + escrow.feesOf(address(token)), locked);
     }
 
-    function _receipt(
-        uint256 key,
-        bytes32 jobId,
-        bytes32 resultCid,
-        uint40 maxSeconds
-    ) private view returns (bytes memory) {
+    function _receipt(uint256 key, bytes32 jobId, bytes32 resultCid, uint40 maxSeconds)
+        private
+        view
+        returns (bytes memory)
+    {
         bytes32 domain = keccak256(
             abi.encode(
                 keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),

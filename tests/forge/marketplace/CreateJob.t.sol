@@ -132,9 +132,7 @@ contract CreateJobTest is MarketTest {
     function test_reverts_for_another_token() public {
         IMarketplace.JobRequest memory request = _request();
         request.paymentToken = address(7);
-        vm.expectRevert(
-            abi.encodeWithSelector(IMarketplace.PaymentTokenMismatch.selector, address(token), address(7))
-        );
+        vm.expectRevert(abi.encodeWithSelector(IMarketplace.PaymentTokenMismatch.selector, address(token), address(7)));
         vm.prank(renter);
         market.createJob(request);
     }
@@ -169,9 +167,7 @@ contract CreateJobTest is MarketTest {
     function test_reverts_for_an_amount_beyond_96_bits() public {
         vm.prank(provider);
         registry.updatePricing(resourceId, type(uint128).max);
-        vm.expectRevert(
-            abi.encodeWithSelector(IPaymentEscrow.AmountTooLarge.selector, uint256(type(uint128).max))
-        );
+        vm.expectRevert(abi.encodeWithSelector(IPaymentEscrow.AmountTooLarge.selector, uint256(type(uint128).max)));
         vm.prank(renter);
         market.createJob(resourceId, IMAGE, HOUR);
     }

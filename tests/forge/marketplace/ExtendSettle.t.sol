@@ -67,9 +67,7 @@ contract ExtendSettleTest is MarketTest {
         uint40 room = type(uint40).max - _now() - HOUR;
         uint40[2] memory bad = [uint40(0), room + 1];
         for (uint256 i = 0; i < 2; ++i) {
-            vm.expectRevert(
-                abi.encodeWithSelector(IMarketplace.DurationOutOfRange.selector, bad[i], uint40(1), room)
-            );
+            vm.expectRevert(abi.encodeWithSelector(IMarketplace.DurationOutOfRange.selector, bad[i], uint40(1), room));
             vm.prank(renter);
             market.extendJob(jobId, bad[i]);
         }

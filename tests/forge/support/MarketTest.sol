@@ -68,14 +68,21 @@ abstract contract MarketTest {
         vault = IStakeVault(_create("StakeVault", abi.encode(places[0], places[10], STAKE, UNBONDING)));
         escrow = IPaymentEscrow(_create("PaymentEscrow", abi.encode(admin, places[8])));
         registry = IResourceRegistry(
-            _createProxied("ResourceRegistry", abi.encode(places[2], places[1], places[6], places[10], places[0]), _initialize(admin))
+            _createProxied(
+                "ResourceRegistry",
+                abi.encode(places[2], places[1], places[6], places[10], places[0]),
+                _initialize(admin)
+            )
         );
-        reputation =
-            IReputationSystem(_createProxied("ReputationSystem", abi.encode(places[8], places[10]), _initialize(admin)));
+        reputation = IReputationSystem(
+            _createProxied("ReputationSystem", abi.encode(places[8], places[10]), _initialize(admin))
+        );
         market = IMarketplace(
             _createProxied(
                 "Marketplace",
-                abi.encode(places[2], places[4], places[1], places[6], places[10], ACCEPT, START, disputeWindow, VERDICT),
+                abi.encode(
+                    places[2], places[4], places[1], places[6], places[10], ACCEPT, START, disputeWindow, VERDICT
+                ),
                 abi.encodeWithSignature("initialize(address,uint16)", admin, FEE_BPS)
             )
         );
