@@ -16,7 +16,7 @@ dev: setup ## The whole market on this machine, until Ctrl-C
 	@$(RUN) gpumarket dev
 
 check: setup ## Format, lint, types, generated files
-	@. scripts/env.sh && ruff format --check . && ruff check . && mypy && forge fmt --check && forge lint --severity high --severity medium \
+	@. scripts/env.sh && ruff format --check . && ruff check . && mypy && forge fmt --check && forge lint --severity high --severity med --deny warnings \
 	  && forge build && python scripts/_bindings.py --check
 
 bindings: setup ## Rewrite generated files: ABI, events, GraphQL schema
