@@ -52,10 +52,6 @@ class Child:
     spec: ChildSpec
     process: asyncio.subprocess.Process
 
-    @property
-    def group(self) -> int:
-        return self.process.pid
-
 
 @dataclass
 class Supervisor:
@@ -131,10 +127,6 @@ class Supervisor:
         for child in reversed(self.children):
             await self._end(child.process)
         self.children.clear()
-
-    async def stop_one(self, child: Child) -> None:
-        self.children.remove(child)
-        await self._end(child.process)
 
     async def _spawn(self, spec: ChildSpec, *, stdout: int, stderr: int) -> asyncio.subprocess.Process:
         try:
