@@ -20,7 +20,8 @@ check: setup ## Format, lint, types, generated files
 	  && forge build && python scripts/_bindings.py --check
 
 bindings: setup ## Rewrite generated files: ABI, events, GraphQL schema
-	@. scripts/env.sh && forge build && python scripts/_bindings.py && python -m indexer.schema > indexer/schema.graphql
+	@. scripts/env.sh && forge build && python scripts/_bindings.py && gpumarket indexer schema > indexer/schema.graphql \
+	  && python -m gpumarket.cli.reference > docs/cli.md
 
 gas: setup ## Gas of every entry point, from the Forge suite
 	@. scripts/env.sh && forge test --gas-report
