@@ -57,6 +57,7 @@ ERROR_KINDS: dict[str, ErrorKind] = {
     "chain_mismatch": ErrorKind(409, 8, "The node serves another chain than expected."),
     "chain_reorganized": ErrorKind(409, 8, "The chain was reorganized beyond finality."),
     "indexer_unreachable": ErrorKind(503, 8, "The indexer does not answer."),
+    "database_unreachable": ErrorKind(503, 8, "The database does not answer."),
     "gateway_unreachable": ErrorKind(503, 8, "The gateway does not answer."),
     "provider_unreachable": ErrorKind(502, 8, "The provider's agent does not answer."),
     "ipfs_unreachable": ErrorKind(503, 8, "The IPFS daemon does not answer."),

@@ -13,12 +13,13 @@ from gpumarket import config
 from gpumarket.chain import deployments
 from gpumarket.chain.client import ChainClient
 from gpumarket.service import DirectoryLock, Service, run
+from indexer.database import make_engine
 from indexer.follow import Follower
 from indexer.hub import Hub
 from indexer.queries import Reader
 from indexer.schema import make_schema
 from indexer.server import add_metrics, readiness, routes
-from indexer.store import Store, identity_of, make_engine
+from indexer.store import Store, identity_of
 
 cli = typer.Typer(help="Make the chain searchable.", no_args_is_help=True, add_completion=False)
 
@@ -82,7 +83,7 @@ async def _start(service: Service, settings: Settings) -> None:
     deployment = deployments.load(settings.deployments)
     chain = await ChainClient.connect(settings.rpc_url, deployment)
     engine = make_engine(settings.database_url or f"sqlite+aiosqlite:///{settings.data_dir.resolve() / 'index.db'}")
-    hub = Hub()
+    hub, reader = Hub(), Reader(engine)
     follower = Follower(
         chain,
         Store(engine, identity_of(deployment.chain_id, deployment.addresses)),
@@ -94,6 +95,7 @@ async def _start(service: Service, settings: Settings) -> None:
     )
 
     async def ready() -> dict[str, Any]:
+        await reader.ping()
         return readiness(follower.progress, clock=time.monotonic(), now=time.time())
 
     async def follow() -> None:
@@ -108,7 +110,7 @@ async def _start(service: Service, settings: Settings) -> None:
     service.add_ready_check(ready)
     service.add_task("follow", follow())
     service.add_http(
-        routes(make_schema(), Reader(engine), hub, lambda: follower.progress), host=settings.host, port=settings.port
+        routes(make_schema(), reader, hub, lambda: follower.progress), host=settings.host, port=settings.port
     )
 
 

@@ -24,6 +24,7 @@ LARGEST_RANGE = 4_000
 HEAD_RANGE = 64  # blocks per commit above the finalized one
 SLOWEST_POLL_S = 5.0
 _AT_ONCE = 8  # requests in flight
+_PASSING = frozenset({"chain_unreachable", "database_unreachable"})
 
 
 class Chain(Protocol):
@@ -82,26 +83,27 @@ class Follower:
         self.rollbacks = 0
 
     async def run(self, wait: Callable[[float], Awaitable[bool]], poll_s: float) -> None:
-        """Follow until `wait` says that the service stops. A silent node is asked again; other errors end the run.
+        """Follow until `wait` says that the service stops. A node or a database that does not answer is asked again.
 
         Raises:
-            MarketError: as `step`, except `chain_unreachable`.
+            MarketError: as `step`, except `chain_unreachable` and `database_unreachable`.
         """
         delay = poll_s
         while not await wait(delay):
             try:
                 delay = 0.0 if await self.step() else poll_s
             except MarketError as error:
-                if error.code != "chain_unreachable":
+                if error.code not in _PASSING:
                     raise
                 delay = min(max(delay * 2, poll_s), SLOWEST_POLL_S)
-                self._log.warning("node does not answer", retry_s=delay, reason=error.message)
+                self._log.warning("following waits", retry_s=delay, code=error.code, reason=error.message)
 
     async def step(self) -> bool:
         """Do one piece of work; true if there is more to do at once.
 
         Raises:
-            MarketError: `chain_unreachable` (try again), `chain_reorganized`, `chain_mismatch`, `already_running`.
+            MarketError: `chain_unreachable` and `database_unreachable` (try again), `chain_reorganized`,
+                `chain_mismatch`, `already_running`.
         """
         if self._cursor is None:  # at the start, and after a failure that may or may not have reached the database
             self._cursor = await self._store.open(await self._chain.block(self._start - 1))

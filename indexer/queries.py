@@ -9,13 +9,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import Column, ColumnElement, Select, and_, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gpumarket.chain.codec import checksum
 from gpumarket.errors import MarketError
 from gpumarket.rules.job_state import JobStatus
 from indexer import tables
+from indexer.database import reading
 from indexer.handlers import THE
 from indexer.state import Row
 
@@ -85,7 +86,7 @@ _JOBS = select(tables.jobs, *_ESCROW).outerjoin(tables.escrows, tables.escrows.c
 
 
 class Reader:
-    """Reads committed rows. Safe to share between requests."""
+    """Reads committed rows. Safe to share between requests. Every read may raise `database_unreachable`."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -158,6 +159,10 @@ class Reader:
             (committee[0] if committee else None),
         )
 
+    async def ping(self) -> None:
+        """See that the database answers."""
+        await self._rows(select(literal(1)))
+
     async def position(self) -> tuple[int, str, int, int]:
         """The indexed block's number, hash and timestamp, and the highest block known to be final."""
         rows = await self._rows(select(tables.meta).where(tables.meta.c.key.in_(("cursor", "finalized"))))
@@ -166,11 +171,11 @@ class Reader:
         return number, block_hash, timestamp, int(values["finalized"])
 
     async def _rows(self, query: Select[Any]) -> list[Row]:
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
 
     async def _count(self, query: Select[Any]) -> int:
-        async with self._engine.connect() as connection:
+        async with reading(self._engine) as connection:
             return int((await connection.execute(select(func.count()).select_from(query.subquery()))).scalar_one())
 
 

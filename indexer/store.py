@@ -7,18 +7,17 @@ before-image, so that rolling back undoes updates as exactly as inserts.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Table, bindparam, delete, event, insert, inspect, select, update
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import Table, bindparam, delete, insert, inspect, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gpumarket.chain.types import Block
 from gpumarket.errors import MarketError
 from indexer import tables
+from indexer.database import transaction
 from indexer.dispatch import apply_event, owners, reach
 from indexer.records import Indexed
 from indexer.state import Key, Row, State
@@ -44,29 +43,8 @@ class Changes:
     rentable: frozenset[str] = frozenset()
 
 
-def make_engine(url: str) -> AsyncEngine:
-    """An engine for `sqlite+aiosqlite:///file` or `postgresql+asyncpg://...`.
-
-    Raises:
-        MarketError: `invalid_config`: not such a URL.
-    """
-    try:
-        engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-    except (SQLAlchemyError, ImportError) as error:
-        raise MarketError(
-            "invalid_config",
-            "database_url is not a database URL",
-            hint="sqlite+aiosqlite:///path or postgresql+asyncpg://…",
-        ) from error
-    if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _tune_sqlite)
-    elif engine.dialect.name != "postgresql":
-        raise MarketError("invalid_config", f"{engine.dialect.name} is not supported", hint="use SQLite or PostgreSQL")
-    return engine
-
-
 class Store:
-    """The write side. One instance, one task; `open` it first.
+    """The write side. One instance, one task; `open` it first. Everything raises `database_unreachable` as it comes.
 
     Args:
         identity: names the chain and contracts indexed. A database of another identity, base block or schema version is
@@ -83,7 +61,7 @@ class Store:
         Args:
             base: the block before the first that can hold an event; where an empty database starts.
         """
-        async with self._begin() as connection:
+        async with transaction(self._engine) as connection:
             names = await connection.run_sync(lambda sync: set(inspect(sync).get_table_names()))
             marks = {"schema_version": str(tables.SCHEMA_VERSION), "identity": f"{self._identity} {base.hash}"}
             if "meta" in names and await _read_meta(connection, list(marks)) == marks:
@@ -100,7 +78,7 @@ class Store:
 
     async def known_blocks(self) -> dict[int, str]:
         """Number → hash of the blocks one can still roll back to."""
-        async with self._begin() as connection:
+        async with transaction(self._engine) as connection:
             rows = await connection.execute(select(tables.blocks.c.number, tables.blocks.c.hash))
             return {number: block_hash for number, block_hash in rows}
 
@@ -118,7 +96,7 @@ class Store:
         """
         finalized = max(finalized, cursor.finalized)
         last = blocks[-1]
-        async with self._begin() as connection:
+        async with transaction(self._engine) as connection:
             await _advance(connection, cursor, last)
             state = await _working_set(connection, logs)
             for log in logs:
@@ -137,7 +115,7 @@ class Store:
         Raises:
             MarketError: `chain_reorganized`: `number` is below the finalized block.
         """
-        async with self._begin() as connection:
+        async with transaction(self._engine) as connection:
             kept = (
                 (await connection.execute(select(tables.blocks).where(tables.blocks.c.number == number)))
                 .mappings()
@@ -160,16 +138,6 @@ class Store:
                 await connection.execute(delete(table).where(table.c.block_number > number))
             await connection.execute(delete(tables.blocks).where(tables.blocks.c.number > number))
         return Cursor(number, target.hash, target.timestamp, cursor.finalized), _differences(now, before)
-
-    @asynccontextmanager
-    async def _begin(self) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with self._engine.begin() as connection:
-                yield connection
-        except (DBAPIError, OSError) as error:
-            if isinstance(error, DBAPIError) and not error.connection_invalidated and "disk" in str(error.orig):
-                raise MarketError("disk_full", "the indexer's database cannot grow", hint="free disk space") from error
-            raise
 
 
 def identity_of(chain_id: int, addresses: Mapping[str, str]) -> str:
@@ -319,10 +287,3 @@ def _mark(block: Block | Cursor) -> str:
 
 def _chunks(ids: Sequence[str]) -> Iterable[Sequence[str]]:
     return (ids[start : start + _IN_LIMIT] for start in range(0, len(ids), _IN_LIMIT))
-
-
-def _tune_sqlite(connection: Any, _: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()

@@ -8,14 +8,34 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A server of its own. `url` is that of an empty database."""
+
+    url: str
+    folder: Path
+
+    def start(self) -> None:
+        options = f"-c listen_addresses= -c unix_socket_directories={self.folder} -c fsync=off"
+        self._control("-w", "-t", "30", "-l", str(self.folder / "log"), "-o", options, "start")
+
+    def stop(self) -> None:
+        """As a crash does: no farewell to anybody."""
+        self._control("-w", "-t", "30", "-m", "immediate", "stop")
+
+    def _control(self, *arguments: str) -> None:
+        _as_owner([_program("pg_ctl"), "-D", str(self.folder / "data"), *arguments])
+
+
 @contextmanager
-def postgres_server() -> Iterator[str]:
-    """Start a server of its own and answer the URL of an empty database.
+def postgres_cluster() -> Iterator[Cluster]:
+    """Start a server; it is gone at the end.
 
     As root it runs as the user postgres, since the server refuses root. The socket's folder is short:
     its path has a limit.
@@ -24,19 +44,24 @@ def postgres_server() -> Iterator[str]:
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres", "postgres")
-        data = folder / "data"
-        _as_owner(
-            [_program("initdb"), "-D", str(data), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N"]
-        )
-        options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-        control = [_program("pg_ctl"), "-D", str(data), "-w", "-t", "30"]
-        _as_owner([*control, "-l", str(folder / "log"), "-o", options, "start"])
+        initdb = [_program("initdb"), "-D", str(folder / "data"), "-A", "trust", "-U", "postgres", "-N"]
+        _as_owner([*initdb, "-E", "UTF8", "--no-locale"])
+        cluster = Cluster(f"postgresql+asyncpg://postgres@/postgres?host={folder}", folder)
+        cluster.start()
         try:
-            yield f"postgresql+asyncpg://postgres@/postgres?host={folder}"
+            yield cluster
         finally:
-            _as_owner([*control, "-m", "immediate", "stop"])
+            if (folder / "data" / "postmaster.pid").exists():
+                cluster.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """The same for a test that needs the URL alone."""
+    with postgres_cluster() as cluster:
+        yield cluster.url
 
 
 def _program(name: str) -> str:

@@ -35,9 +35,9 @@ from gpumarket.ipfs.store import EmbeddedStore
 from gpumarket.rules.job_spec import JobSpec, encode
 from gpumarket.rules.job_state import JobStatus
 from gpumarket.rules.units import JobId, ResourceId
-from tests.integration.chain.market import UNIT, accounts, deploy_market, transact
 from tests.parts.anvil import ANVIL_KEYS, Anvil, anvil, free_port
 from tests.parts.docker import busybox_image, docker_engine, remove_images
+from tests.parts.market import UNIT, accounts, deploy_market, transact, write_deployment
 
 PRICE = "3.6"
 ROOT = Path(__file__).resolve().parents[3]
@@ -241,16 +241,3 @@ async def market(folder: Path) -> AsyncIterator[Market]:
                 for left in containers(image):
                     client.remove_container(left["Id"], force=True, v=True)
             remove_images(*{*tags, tag})
-
-
-def write_deployment(folder: Path, deployment: Deployment) -> Path:
-    token = deployment.payment_token
-    path = folder / f"{deployment.chain_id}.json"
-    document = {
-        "chainId": deployment.chain_id,
-        "block": deployment.block_number,
-        "contracts": {name: {"address": address} for name, address in deployment.addresses.items()},
-        "paymentToken": {"address": token.address, "symbol": token.symbol, "decimals": token.decimals},
-    }
-    path.write_text(json.dumps(document))
-    return path

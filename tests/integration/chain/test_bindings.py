@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.chain.market import OUT
+from tests.parts.market import OUT
 
 
 @pytest.fixture

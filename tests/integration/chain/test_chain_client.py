@@ -19,8 +19,8 @@ from gpumarket.errors import MarketError
 from gpumarket.rules import settlement
 from gpumarket.rules.job_state import EndReason, JobStatus
 from gpumarket.rules.units import JobId, ResourceId
-from tests.integration.chain.market import FEE_BPS, UNIT, WINDOWS, deploy_market
 from tests.parts.anvil import ANVIL_KEYS, Anvil, anvil
+from tests.parts.market import FEE_BPS, UNIT, WINDOWS, deploy_market
 
 pytestmark = pytest.mark.anvil
 

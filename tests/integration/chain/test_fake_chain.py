@@ -18,8 +18,8 @@ from gpumarket.chain.types import JobRequest, RawLog, Receipt, ResourceParams
 from gpumarket.errors import MarketError
 from gpumarket.rules.units import JobId, ResourceId
 from tests.fakes import FakeChain, FakeSender
-from tests.integration.chain.market import UNIT, deploy_market
 from tests.parts.anvil import ANVIL_KEYS, Anvil, anvil
+from tests.parts.market import UNIT, deploy_market
 
 pytestmark = pytest.mark.anvil
 

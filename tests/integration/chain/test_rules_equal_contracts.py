@@ -14,8 +14,8 @@ import pytest
 from gpumarket.chain.codec import bytes_of, decode, encode_call, hex_of
 from gpumarket.rules import reputation, settlement
 from gpumarket.rules.units import Address
-from tests.integration.chain.market import accounts, transact
 from tests.parts.anvil import Anvil, anvil
+from tests.parts.market import accounts, transact
 
 pytestmark = pytest.mark.anvil
 

@@ -18,8 +18,8 @@ from gpumarket.chain.rpc import Rpc
 from gpumarket.chain.sender import GWEI, Sender, load_account
 from gpumarket.errors import MarketError
 from gpumarket.rules.units import Address
-from tests.integration.chain.market import UNIT, accounts, deploy_market
 from tests.parts.anvil import ANVIL_KEYS, Anvil, anvil
+from tests.parts.market import UNIT, accounts, deploy_market
 
 pytestmark = pytest.mark.anvil
 

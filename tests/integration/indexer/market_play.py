@@ -11,8 +11,8 @@ from gpumarket.chain.deployments import Deployment
 from gpumarket.chain.types import JobRequest, ResourceParams
 from gpumarket.rules.job_state import JobStatus
 from gpumarket.rules.units import Address, ResourceId
-from tests.integration.chain.market import UNIT, accounts, deploy_market, transact
 from tests.parts.anvil import Anvil
+from tests.parts.market import UNIT, accounts, deploy_market, transact
 
 MODELS = ("NVIDIA H200", "NVIDIA A100", "CPU-only")
 

@@ -12,8 +12,8 @@ from gpumarket.chain.client import ChainClient
 from gpumarket.errors import MarketError
 from indexer.follow import Chain
 from tests.fakes import FakeNode
-from tests.integration.chain.market import UNIT, accounts, deploy_market, transact
 from tests.parts.anvil import Anvil
+from tests.parts.market import UNIT, accounts, deploy_market, transact
 from tests.unit.indexer.story import raw
 
 

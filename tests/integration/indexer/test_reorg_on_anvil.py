@@ -14,7 +14,7 @@ from gpumarket.chain.client import ChainClient
 from gpumarket.errors import MarketError
 from gpumarket.rules.job_state import JobStatus
 from indexer import tables
-from indexer.store import make_engine
+from indexer.database import make_engine
 from tests.integration.indexer.market_play import Play
 from tests.parts.anvil import Anvil, anvil
 from tests.parts.postgres import postgres_server

@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +15,13 @@ import websockets
 
 from gpumarket.chain import calls
 from gpumarket.chain.client import ChainClient
-from gpumarket.chain.deployments import Deployment
 from gpumarket.chain.types import JobRequest
 from tests.integration.indexer.market_play import Play
+from tests.integration.indexer.process import service, until_ready
 from tests.parts.anvil import Anvil, free_port
+from tests.parts.market import write_deployment
 
-ROOT = Path(__file__).resolve().parents[3]
 UNIT = 10**18
-
-
-@contextmanager
-def service(node: Anvil, folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "indexer.app", "run", "--rpc-url", node.url, "--port", str(port)]
-    command += ["--data-dir", str(folder / "data"), "--deployments", str(folder / "deployments")]
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stderr=log)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-
-def write_deployment(deployment: Deployment, folder: Path) -> None:
-    folder.mkdir()
-    token = deployment.payment_token
-    document = {
-        "chainId": deployment.chain_id,
-        "block": deployment.block_number,
-        "contracts": {name: {"address": address} for name, address in deployment.addresses.items()},
-        "paymentToken": {"address": token.address, "symbol": token.symbol, "decimals": token.decimals},
-    }
-    (folder / f"{deployment.chain_id}.json").write_text(json.dumps(document))
-
-
-async def until_ready(http: httpx.AsyncClient) -> dict[str, Any]:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            answer = await http.get("/readyz")
-            if answer.status_code == 200:
-                return dict(answer.json())
-        except httpx.TransportError:
-            pass
-        assert time.monotonic() < deadline, "never ready"
-        await asyncio.sleep(0.05)
 
 
 @pytest.mark.anvil
@@ -72,7 +30,7 @@ async def test_a_change_is_visible_and_pushed_within_a_second_and_a_kill_loses_n
 ) -> None:
     play, port = Play(node), free_port()
     d, resource = play.deployment, play.resources[0]
-    write_deployment(d, tmp_path / "deployments")
+    write_deployment(tmp_path / "deployments", d)
     client = await ChainClient.connect(node.url, d)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5) as http:
 
@@ -130,7 +88,7 @@ async def test_a_change_is_visible_and_pushed_within_a_second_and_a_kill_loses_n
 @pytest.mark.anvil
 async def test_a_second_indexer_on_the_same_data_is_refused(node: Anvil, tmp_path: Path) -> None:
     play, port = Play(node), free_port()
-    write_deployment(play.deployment, tmp_path / "deployments")
+    write_deployment(tmp_path / "deployments", play.deployment)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         with service(node, tmp_path, port):
             await until_ready(http)

@@ -28,9 +28,9 @@ from gpumarket.ipfs.importer import add_directory, add_file
 from gpumarket.ipfs.store import EmbeddedStore
 from gpumarket.rules.job_state import EndReason, JobStatus
 from gpumarket.rules.units import JobId
-from tests.integration.chain.market import UNIT, deploy_market
 from tests.integration.oracle.host import Host
 from tests.parts.anvil import ANVIL_KEYS, Anvil, anvil, free_port
+from tests.parts.market import UNIT, deploy_market, write_deployment
 
 pytestmark = [pytest.mark.anvil, pytest.mark.timeout(240)]
 
@@ -87,8 +87,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
         node.rpc("evm_setAutomine", True)
         members = tuple((SIGNERS[i].address, url) for i, url in zip(MEMBERS, endpoints, strict=True))
         deployment = deploy_market(node, members, 2)
-        file = tmp_path / f"{deployment.chain_id}.json"
-        file.write_text(json.dumps(as_file(deployment)))
+        file = write_deployment(tmp_path, deployment)
         processes = [start_member(tmp_path, node.url, file, i, port) for i, port in zip(MEMBERS, ports, strict=True)]
         client = await ChainClient.connect(node.url, deployment)
         senders = {
@@ -115,17 +114,6 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
                     process.kill()
                     process.wait()
             await client.close()
-
-
-def as_file(deployment: Deployment) -> dict[str, Any]:
-    token = deployment.payment_token
-    return {
-        "chainId": deployment.chain_id,
-        "block": deployment.block_number,
-        "contracts": {name: {"address": a, "implementation": None} for name, a in deployment.addresses.items()},
-        "paymentToken": {"address": token.address, "symbol": token.symbol, "decimals": token.decimals},
-        "parameters": {},
-    }
 
 
 def start_member(base: Path, rpc_url: str, deployments: Path, index: int, port: int) -> subprocess.Popen[bytes]:

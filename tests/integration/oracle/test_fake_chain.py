@@ -20,8 +20,8 @@ from gpumarket.rules.job_state import JobStatus
 from gpumarket.rules.units import JobId
 from oracle.market import Market
 from tests.fakes import FakeCommitteeChain
-from tests.integration.chain.market import UNIT, deploy_market
 from tests.parts.anvil import ANVIL_KEYS, anvil
+from tests.parts.market import UNIT, deploy_market
 
 pytestmark = pytest.mark.anvil
 

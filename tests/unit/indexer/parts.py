@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gpumarket.log import Log
 from indexer import tables
+from indexer.database import make_engine
 from indexer.follow import Chain, Follower
 from indexer.hub import Hub
 from indexer.loaders import Context, Loaders
 from indexer.queries import Reader
 from indexer.schema import make_schema
-from indexer.store import Changes, Store, make_engine
+from indexer.store import Changes, Store
 from tests.unit.indexer.story import ADDRESSES
 
 

@@ -12,12 +12,13 @@ from starlette.testclient import TestClient
 from gpumarket.chain.types import Block
 from gpumarket.errors import MarketError
 from gpumarket.metrics import Metrics
+from indexer.database import make_engine
 from indexer.follow import Progress
 from indexer.hub import Hub
 from indexer.queries import Reader
 from indexer.schema import make_schema
 from indexer.server import MAX_BODY_BYTES, READY_LAG_BLOCKS, READY_SILENCE_S, add_metrics, readiness, routes
-from indexer.store import Cursor, Store, make_engine
+from indexer.store import Cursor, Store
 from tests.fakes import FakeNode
 from tests.unit.indexer.parts import indexer
 

@@ -17,7 +17,7 @@ from gpumarket.chain.deployments import Deployment, PaymentToken
 from gpumarket.rules.units import Address
 from tests.parts.anvil import Anvil
 
-OUT = Path(__file__).resolve().parents[3] / "out"
+OUT = Path(__file__).resolve().parents[2] / "out"
 UNIT = 10**18
 SUPPLY = 1_000_000_000 * UNIT
 STAKE_PER_RESOURCE = 100 * UNIT
@@ -117,6 +117,21 @@ def deploy_market(node: Anvil, members: tuple[tuple[str, str], ...] = (), thresh
     addresses = {name: at[name] for name in ORDER if "." not in name}
     chain_id = int(node.rpc("eth_chainId"), 16)
     return Deployment(chain_id, addresses, block, PaymentToken(at["GPUToken"], "GPU", 18))
+
+
+def write_deployment(folder: Path, deployment: Deployment) -> Path:
+    """The deployment as a file, as operators have it."""
+    token = deployment.payment_token
+    document = {
+        "chainId": deployment.chain_id,
+        "block": deployment.block_number,
+        "contracts": {name: {"address": address} for name, address in deployment.addresses.items()},
+        "paymentToken": {"address": token.address, "symbol": token.symbol, "decimals": token.decimals},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{deployment.chain_id}.json"
+    path.write_text(json.dumps(document))
+    return path
 
 
 def _bytecode(name: str) -> bytes:
