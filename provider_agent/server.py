@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from gpumarket.chain.deployments import Deployment
 from gpumarket.errors import MarketError
 from gpumarket.rules.units import Address, JobId, parse_job_id
-from provider_agent.access import Access, check_access
+from provider_agent.access import Access, check_grant
 from provider_agent.container import Market, container_name
 from provider_agent.journal import Journal
 from provider_agent.logs import LogHub
@@ -89,18 +89,14 @@ class JobStreams:
             raise MarketError("unauthorized", "no auth frame in time") from None
         except (ValueError, KeyError, RecursionError) as error:
             raise MarketError("invalid_argument", f"not an auth frame: {str(error)[:80]}") from None
+        # Nothing is said of a job, and nothing is looked up, before the caller has shown who it is.
+        access = check_grant(frame, deployment=self.deployment, job_id=job_id, scope=scope, now=int(self.clock()))
         row = await self._known(job_id)
-        # A stranger cannot tell a job that is not here from one that is not theirs.
-        parties = frozenset() if row is None else frozenset({row.user, self.provider})
-        access = check_access(
-            frame,
-            deployment=self.deployment,
-            job_id=job_id,
-            scope=scope,
-            allowed=parties,
-            now=int(self.clock()),
-        )
         if row is None:
+            raise MarketError(
+                "not_found", f"no job {job_id} here", hint="the agent has not seen this job yet; try again"
+            )
+        if access.account not in (row.user, self.provider):
             raise MarketError("forbidden", "only the job's renter and its provider may read this")
         return row, access
 

@@ -10,14 +10,11 @@ from typing import Any, Protocol
 
 from gpumarket.errors import ERROR_KINDS, MarketError
 
-# A provider that is still fetching the image, a gateway that restarts: worth another attempt.
+# A gateway that restarts, an indexer or an agent that has not seen the job yet: worth another attempt.
 _PASSING = frozenset(
     {"provider_unreachable", "gateway_unreachable", "indexer_unreachable", "chain_unreachable", "not_found", "internal"}
 )
-# The agent answers this to strangers, and to anybody while it has not seen the job yet.
-_UNKNOWN_YET = "forbidden"
-_UNKNOWN_ATTEMPTS = 6
-_LONGEST_PAUSE_S = 5.0
+_LONGEST_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -87,12 +84,11 @@ async def follow(
         except (ConnectionError, TimeoutError) as error:
             last = MarketError("gateway_unreachable", f"the stream broke off: {error}", hint="is the gateway running?")
         except MarketError as error:
-            unknown_yet = error.code == _UNKNOWN_YET and after == 0 and fruitless < _UNKNOWN_ATTEMPTS
-            if error.code not in _PASSING and not unknown_yet:
+            if error.code not in _PASSING:
                 raise
             last = error
         fruitless += 1
-        await sleep(min(0.25 * 2 ** min(fruitless, 5), _LONGEST_PAUSE_S))
+        await sleep(min(0.25 * 2 ** min(fruitless, 3), _LONGEST_PAUSE_S))
     raise last
 
 

@@ -103,7 +103,8 @@ async def test_everybody_else_is_refused(scene: tuple[World, JobId]) -> None:
     forged = {**grant(world, job_id, stranger), "grant": grant(world, job_id, world.renter)["grant"]}
     cases = [
         (job_id, grant(world, job_id, stranger), "forbidden"),
-        (other, grant(world, other, world.renter), "forbidden"),
+        (other, {**grant(world, other, stranger), "grant": grant(world, other, world.renter)["grant"]}, "unauthorized"),
+        (other, {"type": "auth"}, "invalid_argument"),
         (job_id, forged, "unauthorized"),
         (job_id, grant(world, other, world.renter), "unauthorized"),
         (job_id, grant(world, job_id, world.renter, scope="metrics"), "unauthorized"),
@@ -117,6 +118,13 @@ async def test_everybody_else_is_refused(scene: tuple[World, JobId]) -> None:
     for job, frame, code in cases:
         (error,) = ask(world, job, frame)
         assert (error["type"], error["error"]["code"]) == ("error", code)
+
+
+async def test_a_job_that_is_not_here_yet_may_be_asked_for_again(scene: tuple[World, JobId]) -> None:
+    world, _ = scene
+    other = "0x" + "9" * 64
+    (error,) = ask(world, other, grant(world, other, world.renter))
+    assert (error["error"]["code"], "not seen" in error["error"]["hint"]) == ("not_found", True)
 
 
 async def test_sources_in_the_hosts_own_network_are_left_out() -> None:

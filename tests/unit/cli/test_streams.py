@@ -69,13 +69,13 @@ async def test_a_provider_out_of_reach_is_tried_again() -> None:
 
 
 async def test_a_job_the_agent_has_not_seen_yet_is_tried_again() -> None:
-    stream = ScriptedStream([[refusal("forbidden")], [line(1), END]])
+    stream = ScriptedStream([[refusal("not_found")], [line(1), END]])
     assert [frame.type for frame in await frames(stream)] == ["log", "end"]
 
 
-async def test_forbidden_after_a_line_is_final() -> None:
+async def test_forbidden_is_final() -> None:
     with pytest.raises(MarketError) as caught:
-        await frames(ScriptedStream([[line(1), refusal("forbidden")], [END]]))
+        await frames(ScriptedStream([[refusal("forbidden")], [line(1), END]]))
     assert caught.value.code == "forbidden"
 
 
