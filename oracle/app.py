@@ -168,9 +168,10 @@ async def build(running: Service, settings: Settings) -> None:
     async def work() -> None:
         try:
             async with asyncio.TaskGroup() as loops:
-                loops.create_task(watch.follow(min(2.0, settings.epoch_s / 4)))
+                loops.create_task(watch.follow(min(1.0, settings.epoch_s / 4)))
                 loops.create_task(watch.question(settings.challenge_s))
                 loops.create_task(watch.lead())
+                loops.create_task(watch.look_after(sender.resume))
         finally:
             await http.aclose()
             await sender.close()

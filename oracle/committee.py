@@ -1,8 +1,8 @@
 """k of n: what this member puts its signature under, and how the leader of an epoch collects signatures.
 
 Time is cut into epochs of `epoch_s` seconds; member `epoch % n` leads, so a silent leader costs one epoch. A report's
-number is the second its epoch began plus the attempt, which keeps numbers rising through restarts and gives a second,
-smaller proposal in one epoch a number of its own: nobody ever signs two reports under one. What a member is bound to is
+number is the second its epoch began, or the next free one, which keeps numbers rising through restarts and gives every
+further proposal in one epoch a number of its own: nobody ever signs two reports under one. What a member is bound to is
 on disk before its signature exists.
 """
 
@@ -17,10 +17,11 @@ import httpx
 
 from gpumarket.chain import merkle, typed_data
 from gpumarket.chain.typed_data import TypedData
-from gpumarket.chain.types import Committee, Report
+from gpumarket.chain.types import Committee, OutcomeKind, Report
 from gpumarket.errors import MarketError
 from gpumarket.ipfs.store import BlockStore
 from gpumarket.log import Log
+from gpumarket.rules.job_state import JobStatus
 from gpumarket.rules.units import Address, JobId
 from oracle import evidence
 from oracle.heartbeats import Tracker
@@ -220,8 +221,17 @@ class Member:
                     found.append(draft)
         return found
 
-    async def lead(self, epoch: int) -> SignedProposal | None:
+    def has_late_outage(self, now: int) -> bool:
+        """Whether a job was completed during an outage and waits to be paid out: that outage must not wait."""
+        late = [i for i, found in self._market.jobs.items() if found.job.status is JobStatus.COMPLETED]
+        views = [seen for job_id in late if (seen := self.observation(job_id, 0)) is not None]
+        return any(self._is_late_outage(draft) for seen in views for draft in propose(seen, now))
+
+    async def lead(self, epoch: int, *, only_late: bool = False) -> SignedProposal | None:
         """If this member leads `epoch`: propose, collect, and return a report with enough signatures, if there is one.
+
+        Args:
+            only_late: nothing but outages of completed jobs.
 
         Raises:
             MarketError: `chain_unreachable`, `forbidden`.
@@ -233,9 +243,11 @@ class Member:
         await self._market.refresh()
         now = int(self._clock())
         drafts = self.drafts(committee.latest_seq, now)
-        for attempt in range(ATTEMPTS):
-            seq = epoch * self.epoch_s + attempt
-            if not drafts or seq <= max(committee.latest_seq, self._journal.last_promised()):
+        if only_late:
+            drafts = [draft for draft in drafts if self._is_late_outage(draft)]
+        for _ in range(ATTEMPTS):
+            seq = max(epoch * self.epoch_s, committee.latest_seq + 1, self._journal.last_promised() + 1)
+            if not drafts or seq >= (epoch + 1) * self.epoch_s:
                 return None
             bundle = await asyncio.to_thread(evidence.build, self._store, drafts)
             proposal = assemble(bundle, committee.config_digest, seq, epoch)
@@ -244,6 +256,11 @@ class Member:
                 return signed
             drafts = _without_refused(drafts, refusals, committee)
         return None
+
+    def _is_late_outage(self, draft: Draft) -> bool:
+        found = self._market.jobs.get(JobId(draft.outcome.job_id))
+        completed = found is not None and found.job.status is JobStatus.COMPLETED
+        return completed and draft.outcome.kind is OutcomeKind.DOWNTIME
 
     async def _collect(
         self, proposal: Proposal, committee: Committee, me: int

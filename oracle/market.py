@@ -156,11 +156,11 @@ class Market:
 
 
 def _is_over(found: MarketJob, now: int) -> bool:
-    """Nothing left to say about a job: it never ran, its metrics are in, or it ended long ago."""
+    """Nothing left to say about a job: it never ran, its metrics are in and it is paid, or it ended long ago."""
     job = found.job
     if job.status in _OPEN:
         return False
     if job.status is JobStatus.CANCELLED or not job.started_at or now - job.since > FORGET_ENDED_S:
         return True
-    # A completed job can still be disputed; its event brings it back.
-    return OutcomeKind.METRICS in found.applied
+    # A completed job that is not paid out can still lose an outage. One that is disputed is brought back by its event.
+    return OutcomeKind.METRICS in found.applied and not job.locked_amount

@@ -20,9 +20,6 @@ UPTIME_SLACK_BPS = 500
 RESPONSE_SLACK_BPS = 2_000
 FULL_BPS = 10_000
 
-_CLOCK_OPEN = frozenset({JobStatus.RUNNING, JobStatus.DISPUTED})
-"""An outage still changes what is billed. A disputed job's clock stands, its bill does not."""
-
 _Match = Callable[[Transcript], bool]
 
 
@@ -65,7 +62,7 @@ class Draft:
 def propose(seen: Observation, now: int) -> list[Draft]:
     """What this member would report of a job."""
     drafts = [_validation(seen), _fraud(seen), _unanswered(seen, now), _bad_signatures(seen)]
-    if seen.job.status in _CLOCK_OPEN:
+    if is_bill_open(seen.job):
         drafts.append(_downtime(seen, now))
     if seen.job.status is JobStatus.RUNNING:
         drafts.append(_death(seen, now))
@@ -187,8 +184,10 @@ def _bad_signatures(seen: Observation) -> Draft | None:
 
 def _downtime(seen: Observation, now: int) -> Draft | None:
     job = seen.job
-    if seen.tracker.phase(seen.provider, now) is Phase.DEAD or not job.started_at:
+    if not job.started_at:
         return None
+    if job.status is JobStatus.RUNNING and seen.tracker.phase(seen.provider, now) is Phase.DEAD:
+        return None  # that is a death, which ends the job
     floor, ceiling = max(job.started_at, seen.recorded_until), min(seen.head_time, job.ended_at or seen.head_time)
     for silence in seen.tracker.outages(seen.provider, now):
         start = max(floor, int(silence.start))
@@ -243,8 +242,8 @@ def _object_own(seen: Observation, outcome: Outcome, now: int, matches: _Match) 
 
 
 def _object_downtime(outcome: Outcome, seen: Observation, now: int) -> str | None:
-    if seen.job.status not in _CLOCK_OPEN:
-        return "the job is not running"
+    if not is_bill_open(seen.job):
+        return "the job's bill is closed"
     if not max(seen.job.started_at, seen.recorded_until) <= outcome.from_ < outcome.to:
         return "the time is before the start or already recorded"
     if not seen.tracker.witnessed_silence(seen.provider, outcome.from_, outcome.to, now):
@@ -279,6 +278,13 @@ def _object_metrics(outcome: Outcome, seen: Observation, now: int) -> str | None
 
 
 # ------------------------------------------------------------------- helpers
+
+
+def is_bill_open(job: Job) -> bool:
+    """Whether an outage still changes what is billed: while the job runs, is disputed, or waits to be paid out."""
+    if job.status is JobStatus.COMPLETED:
+        return job.locked_amount > 0
+    return job.status in (JobStatus.RUNNING, JobStatus.DISPUTED)
 
 
 def rhythm_for(heartbeat_s: float, grace_beats: int, dead_beats: int) -> Rhythm:

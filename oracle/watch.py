@@ -24,6 +24,9 @@ KEEP_BLOCKS_EPOCHS = 4
 KEEP_EVIDENCE_S = 90 * 86_400
 EPOCH_DELAY_S = 0.3
 
+RESUME_S = 15.0
+"""How often unfinished transactions are looked after."""
+
 MAX_PER_MINUTE = 15
 """Challenges to one host; hosts refuse more than 20."""
 
@@ -51,12 +54,14 @@ class Watch:
         self._member, self._reporter, self._journal = member, reporter, journal
         self._clock, self._wait, self._log = clock, wait, log
         self._asked: dict[Address, list[float]] = {}
+        self._leading = asyncio.Lock()
         self.transcripts: dict[Finding, int] = dict.fromkeys(Finding, 0)
 
     async def follow(self, period_s: float) -> None:
         """Keep the view of the chain fresh, and watch every host that has a running job."""
         while True:
             await self._tolerant("market not read", self.look)
+            await self._tolerant("late outage not reported", self.report_late_outages)
             if await self._wait(period_s):
                 return
 
@@ -66,6 +71,14 @@ class Watch:
         for found in self._market.jobs.values():
             if found.job.status is JobStatus.RUNNING:
                 self._tracker.expect(found.job.provider, self._clock())
+
+    async def report_late_outages(self) -> None:
+        """An outage of a job that was completed in it is reported at once: the next epoch may be after the payout."""
+        if self._member.has_late_outage(int(self._clock())):
+            async with self._leading:
+                signed = await self._member.lead(int(self._clock()) // self._member.epoch_s, only_late=True)
+                if signed is not None:
+                    await self._reporter.submit(signed)
 
     async def question(self, period_s: float) -> None:
         """Challenge a random host about a random job, again and again."""
@@ -120,12 +133,18 @@ class Watch:
 
     async def turn(self, epoch: int) -> None:
         """One epoch."""
-        await self._reporter.finish_open()
-        signed = await self._member.lead(epoch)
-        if signed is not None:
-            await self._reporter.submit(signed)
+        async with self._leading:
+            await self._reporter.finish_open()
+            signed = await self._member.lead(epoch)
+            if signed is not None:
+                await self._reporter.submit(signed)
         self._journal.forget_blocks(int(self._clock()) - max(600, KEEP_BLOCKS_EPOCHS * self._member.epoch_s))
         await asyncio.to_thread(self._member.forget_evidence, int(self._clock()) - KEEP_EVIDENCE_S)
+
+    async def look_after(self, transactions: Callable[[], Awaitable[None]]) -> None:
+        """Bring unfinished transactions on, again and again."""
+        while not await self._wait(RESUME_S):
+            await self._tolerant("transactions wait", transactions)
 
     async def _tolerant(self, message: str, step: Callable[[], Awaitable[object]]) -> None:
         try:

@@ -248,6 +248,29 @@ async def test_an_outage_everybody_saw_is_applied(stage: Stage) -> None:
     assert (outcome.kind, outcome.from_, outcome.to) == (OutcomeKind.DOWNTIME, NOW + 60, int(stage.now))
 
 
+async def test_an_outage_open_at_a_jobs_end_is_reported_at_once_also_after_the_epochs_report(stage: Stage) -> None:
+    stage.everyone_alive()
+    leader = stage.nodes[stage.leader()]
+    leader.journal.save_transcript(stage.proof(1, START - 100))
+    regular = await leader.member.lead(stage.epoch)
+    assert regular is not None
+    assert await leader.reporter.submit(regular)
+    assert not leader.member.has_late_outage(int(stage.now))
+    stage.go(START + 300)
+    ended = int(stage.now) - 10
+    stage.chain.jobs[JOB_ID] = job(JobStatus.COMPLETED, since=ended, ended_at=ended)
+    await leader.market.refresh()
+    assert leader.member.has_late_outage(int(stage.now))
+    others = [node for node in stage.nodes if node is not leader]
+    assert [await node.member.lead(stage.epoch, only_late=True) for node in others] == [None, None]
+    late = await leader.member.lead(stage.epoch, only_late=True)
+    assert late is not None
+    assert [outcome.kind for outcome in late.proposal.outcomes] == [OutcomeKind.DOWNTIME]
+    assert late.proposal.outcomes[0].to == ended
+    assert await leader.reporter.submit(late)
+    assert len(stage.chain.applied) == 1
+
+
 async def test_a_lying_leader_gets_no_signature(stage: Stage) -> None:
     stage.everyone_alive()
     honest = stage.nodes[(stage.leader() + 1) % 3]

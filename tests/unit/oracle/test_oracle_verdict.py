@@ -172,6 +172,22 @@ def test_an_open_outage_is_reported_up_to_now_and_never_beyond_the_chains_time()
     assert only(replace(view, head_time=NOW + 350), NOW + 400).outcome.to == NOW + 350
 
 
+def test_an_outage_open_when_the_job_is_completed_is_reported_until_it_is_paid_out() -> None:
+    view = seen(tracker_with(*ALIVE), job=job(JobStatus.COMPLETED, since=NOW + 900, ended_at=NOW + 900))
+    for now in (NOW + 910, NOW + 600 + RHYTHM.dead_s + 100):  # also when the host is silent for good
+        draft = only(view, now)
+        assert (draft.outcome.kind, draft.outcome.from_, draft.outcome.to) == (
+            OutcomeKind.DOWNTIME,
+            NOW + 600,
+            NOW + 900,
+        )
+        assert supported(view, draft, now) is None
+    paid = replace(view, job=replace(view.job, locked_amount=0))
+    assert OutcomeKind.DOWNTIME not in kinds(propose(paid, NOW + 910))
+    assert supported(paid, draft, NOW + 910) == "the job's bill is closed"
+    assert propose(replace(view, recorded_until=NOW + 900), NOW + 910) == []
+
+
 def test_only_the_part_of_an_outage_after_the_start_and_not_yet_recorded_counts() -> None:
     view = seen(tracker_with(NOW, NOW + 500), job=job(started_at=NOW + 100))
     assert only(view, NOW + 510).outcome.from_ == NOW + 100
@@ -192,8 +208,8 @@ def test_an_outage_outside_the_job_is_refused() -> None:
     assert objection(outage, (), view, NOW + 500) is None
     for bad in (replace(outage, from_=NOW + 199), replace(outage, to=NOW + 200)):
         assert objection(bad, (), view, NOW + 500) is not None
-    ended = replace(view, job=job(JobStatus.COMPLETED, ended_at=NOW + 300))
-    assert objection(outage, (), ended, NOW + 500) == "the job is not running"
+    ended = replace(view, job=job(JobStatus.COMPLETED, ended_at=NOW + 300, locked_amount=0))
+    assert objection(outage, (), ended, NOW + 500) == "the job's bill is closed"
 
 
 def test_death_is_reported_once_from_the_last_proof_of_life() -> None:

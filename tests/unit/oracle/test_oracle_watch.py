@@ -17,7 +17,7 @@ from oracle.heartbeats import Tracker
 from oracle.journal import Journal
 from oracle.market import Market
 from oracle.possession import Challenge, Finding, Statement, Transcript
-from oracle.watch import MAX_PER_MINUTE, Watch
+from oracle.watch import MAX_PER_MINUTE, RESUME_S, Watch
 from tests.fakes import FakeCommitteeChain
 from tests.unit.oracle.oracle_stage import DEPLOYMENT, JOB_ID, NOW, PROVIDER, RHYTHM, SIGNERS, job
 
@@ -46,9 +46,14 @@ class Turns:
 
     def __init__(self) -> None:
         self.led: list[int] = []
+        self.late = False
         self.trouble = ""
 
-    async def lead(self, epoch: int) -> None:
+    def has_late_outage(self, now: int) -> bool:
+        return self.late
+
+    async def lead(self, epoch: int, *, only_late: bool = False) -> None:
+        assert only_late is self.late
         self.led.append(epoch)
         if self.trouble:
             raise MarketError(self.trouble, "trouble")
@@ -146,3 +151,24 @@ async def test_every_epoch_has_one_turn_and_trouble_does_not_end_the_loop(tmp_pa
     await rig.watch.lead()
     first = NOW // 600 + 1
     assert rig.turns.led == [first, first + 1, first + 2]
+
+
+async def test_a_late_outage_does_not_wait_for_the_next_epoch(tmp_path: Path) -> None:
+    rig = rig_of(tmp_path)
+    await rig.watch.report_late_outages()
+    assert rig.turns.led == []
+    rig.turns.late = True
+    await rig.watch.follow(1.0)
+    assert rig.turns.led == [NOW // 600]
+
+
+async def test_unfinished_transactions_are_looked_after_again_and_again(tmp_path: Path) -> None:
+    rig, calls = rig_of(tmp_path), []
+
+    async def resume() -> None:
+        calls.append(rig.now)
+        raise MarketError("chain_unreachable", "trouble")
+
+    rig.waits = 3
+    await rig.watch.look_after(resume)
+    assert [at - NOW for at in calls] == [RESUME_S, 2 * RESUME_S, 3 * RESUME_S]
