@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import secrets
 import shutil
 import subprocess
@@ -41,7 +42,7 @@ class LocalMarket:
     """A running market.
 
     Attributes:
-        run_id: new for every run; the label of everything it leaves in Docker.
+        run_id: names the data folder; the label of everything it leaves in Docker.
         environ: environment for commands of the renter, passphrase included.
         accounts: who has which address: agent, oracle-0.., renter.
     """
@@ -70,7 +71,7 @@ async def local_market(start: Path, base: Path | None, say: Say) -> AsyncIterato
     root = tools.project_root(start)
     chosen = base if base is not None else Path(tempfile.mkdtemp(prefix="gpumarket-dev-"))
     chosen.mkdir(parents=True, exist_ok=True)
-    run_id = secrets.token_hex(6)
+    run_id = hashlib.sha256(str(chosen.resolve()).encode()).hexdigest()[:12]
     reaper = Reaper()
     supervisor = Supervisor(reaper, asyncio.get_running_loop().create_future())
     keep = False

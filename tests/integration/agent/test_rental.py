@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def shell(world: Market, script: str) -> JobSpec:
 
 
 async def watch(world: Market, job_id: JobId, after: int = 0) -> list[dict[str, Any]]:
-    """All frames of the job's log stream until its end, as its renter."""
+    """All frames of the job's log stream until its end, as its renter; `at` is when each came, unix seconds."""
     account, expires = world.renter_signer.address, int(time.time()) + 600
     grant = typed_data.access_grant(world.deployment, job_id, account, "logs", expires)
     frame = {
@@ -47,7 +48,7 @@ async def watch(world: Market, job_id: JobId, after: int = 0) -> list[dict[str, 
     async with connect(f"ws://127.0.0.1:{world.agent_port}/v1/jobs/{job_id}/logs", proxy=None) as socket:
         await socket.send(json.dumps(frame))
         async for text in socket:
-            frames.append(json.loads(text))
+            frames.append({**json.loads(text), "at": time.time()})
     return frames
 
 
@@ -75,6 +76,23 @@ async def test_default_rental_runs_pays_streams_and_leaves_nothing(world: Market
     assert (out / "stdout.log").read_text() == "begin\nend\n"
     document = json.loads((out / "report.json").read_text())
     assert (document["report"]["exitCode"], document["report"]["image"]) == (3, str(world.image))
+
+
+async def test_each_line_comes_when_it_is_written(world: Market) -> None:
+    agent = world.agent()
+    try:
+        resource = await world.resource()
+        job_id = await world.rent(resource, shell(world, "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 1; done"))
+        frames = await watch(world, job_id)  # from before the agent has seen the job
+    finally:
+        agent.stop()
+    lines = [f for f in frames if f["type"] == "log"]
+    assert [f["line"] for f in lines] == list("12345678")
+    # When the engine read the line and when it came here: seconds before the container ended, one after another.
+    late = [f["at"] - datetime.fromisoformat(f["ts"][:26] + "+00:00").timestamp() for f in lines]
+    print("LATE", late)
+    assert max(late) < 3, late
+    assert frames[-1]["at"] - lines[0]["at"] > 5
 
 
 async def test_agent_that_stops_leaves_the_job_running_and_the_next_adopts_it(world: Market, tmp_path: Path) -> None:
