@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -60,8 +60,8 @@ def limits_missing(info: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(flag for flag in ("MemoryLimit", "PidsLimit", "CpuCfsQuota") if not info.get(flag))
 
 
-def container_of(inspected: Mapping[str, Any], stop_reasons: Mapping[str, str]) -> Container:
-    """From `/containers/{id}/json`."""
+def container_of(inspected: Mapping[str, Any], stop_reason: Callable[[str], str]) -> Container:
+    """From `/containers/{id}/json`, and by the container's name why the runtime ended it."""
     state, config = inspected["State"], inspected["Config"]
     name = str(inspected["Name"]).removeprefix("/")
     status = ContainerState(state["Status"])
@@ -76,7 +76,7 @@ def container_of(inspected: Mapping[str, Any], stop_reasons: Mapping[str, str]) 
         finished_at=unix_time(state.get("FinishedAt", "")) if ended else None,
         labels=dict(config.get("Labels") or {}),
         image=str(config.get("Image", "")),
-        stop_reason=stop_reasons.get(name, ""),
+        stop_reason=stop_reason(name) if ended else "",
     )
 
 

@@ -14,7 +14,7 @@ from provider_agent.runtime import ContainerId, LogLine
 
 _QUEUE = 512
 _CONNECT_S = 10.0
-_QUIET_S = 30.0
+_QUIET_S = 10.0
 _HEADER = 8
 _GONE = 404
 _STREAMS = {1: "stdout", 2: "stderr"}
@@ -83,7 +83,7 @@ class Reading:
         self._arrived = asyncio.Event()
 
     async def lines(self) -> AsyncGenerator[LogLine, None]:
-        """Lines until the stream ends, falls silent for half a minute, or the caller closes the iterator."""
+        """Lines until the stream ends, falls silent for `_QUIET_S`, or the caller closes the iterator."""
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._read, args=(loop,), name="docker-logs", daemon=True).start()
         try:

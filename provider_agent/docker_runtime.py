@@ -36,6 +36,7 @@ from provider_agent.runtime import (
     Stats,
 )
 from provider_agent.sandbox import settings, spec_digest, user_of
+from provider_agent.stops import StopReasons
 from provider_agent.volumes import Volumes
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class DockerRuntime:
     """See `provider_agent.runtime.Runtime`.
 
     Args:
-        directory: where fixed-size disks are kept.
+        directory: where fixed-size disks are kept, and why containers were ended.
         base_url: the engine's address; by default what `DOCKER_HOST` says, else the local socket.
         disk_limit: force a way to bound volumes; by default the strongest that works here.
     """
@@ -62,7 +63,7 @@ class DockerRuntime:
         self._threads = ThreadPoolExecutor(_THREADS, "docker")
         self._client: Any = None
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._stop_reasons: dict[str, str] = {}
+        self._stops = StopReasons(directory)
 
     async def close(self) -> None:
         """End this side's work; containers keep running."""
@@ -146,12 +147,12 @@ class DockerRuntime:
         watch = self._watches.pop(name, None)
         if watch:
             watch.cancel()
-        self._stop_reasons.pop(name, None)
 
         def call() -> None:
             client = self._api()
             _unless_gone(lambda: client.remove_container(name_or_id, v=True, force=True))
             self._volumes.remove(client, name)
+            self._stops.forget(name)
 
         await self._call(call)
 
@@ -282,7 +283,7 @@ class DockerRuntime:
             await asyncio.sleep(_WATCH_EVERY_S)
             with contextlib.suppress(MarketError):
                 if await self._call(lambda: self._volumes.exceeded(self._api(), name)):
-                    self._stop_reasons[name] = "disk limit"
+                    await self._call(lambda: self._stops.note(name, "disk limit"))
                     await self.kill(container)
                 found = await self.inspect(container)
                 if found is None or not found.running:
@@ -298,7 +299,7 @@ class DockerRuntime:
         return image
 
     def _seen(self, inspected: Mapping[str, Any]) -> Container:
-        return container_of(inspected, self._stop_reasons)
+        return container_of(inspected, self._stops.of)
 
 
 def _translated(function: Callable[[], T]) -> T:

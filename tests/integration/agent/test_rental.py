@@ -90,7 +90,6 @@ async def test_each_line_comes_when_it_is_written(world: Market) -> None:
     assert [f["line"] for f in lines] == list("12345678")
     # When the engine read the line and when it came here: seconds before the container ended, one after another.
     late = [f["at"] - datetime.fromisoformat(f["ts"][:26] + "+00:00").timestamp() for f in lines]
-    print("LATE", late)
     assert max(late) < 3, late
     assert frames[-1]["at"] - lines[0]["at"] > 5
 

@@ -126,6 +126,11 @@ async def test_a_watched_disk_ends_the_job_and_says_why(watched_host: Host) -> N
 
     assert "full" in lines
     assert (seen.exit_code, seen.stop_reason) == (137, "disk limit")
+    after_restart = DockerRuntime(watched_host.disks, disk_limit=DiskLimit.WATCHED)
+    assert await after_restart.inspect(watched_host.spec.name) == seen
+    await after_restart.remove(watched_host.spec.name)
+    await after_restart.close()
+    assert list(watched_host.disks.glob("*.stopped")) == []
 
 
 async def test_image_cannot_choose_volumes_user_or_gpus(host_of_image_with_volume: Host) -> None:

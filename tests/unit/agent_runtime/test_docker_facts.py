@@ -84,8 +84,10 @@ def test_an_exit_code_only_after_the_end() -> None:
     }
     seen = {"Id": "1", "Name": "/job", "State": state, "Config": {"Image": "i", "Labels": None}}
 
-    running = container_of(seen, {})
-    ended = container_of({**seen, "State": {**state, "Status": "exited", "ExitCode": 3}}, {"job": "disk limit"})
+    running = container_of(seen, lambda name: "disk limit")
+    ended = container_of(
+        {**seen, "State": {**state, "Status": "exited", "ExitCode": 3}}, {"job": "disk limit"}.__getitem__
+    )
 
     assert (running.name, running.state, running.exit_code, running.running) == (
         "job",
