@@ -56,9 +56,11 @@ def reattach(file: Path) -> Path:
 
 
 def destroy(file: Path) -> None:
-    """Detach the disk and delete it. If something still has it mounted, the kernel detaches it at the unmount."""
+    """Unmount, detach and delete the disk; the container that used it is gone."""
     device = _device_of(file) if file.exists() else ""
     if device:
+        for place in _places_of(device, str(_link(file))):
+            _run("umount", "--lazy", place)
         _run("losetup", "--detach", device)
     _link(file).unlink(missing_ok=True)
     file.with_suffix(".part").unlink(missing_ok=True)
@@ -67,6 +69,12 @@ def destroy(file: Path) -> None:
 
 def _device_of(file: Path) -> str:
     return _run("losetup", "--associated", str(file)).partition(":")[0].strip()
+
+
+def _places_of(*names: str) -> list[str]:
+    """Where a device that goes by these names is mounted, the newest mount first."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return [place.encode().decode("unicode_escape") for source, place, *_ in reversed(mounts) if source in names]
 
 
 def _link(file: Path) -> Path:

@@ -58,7 +58,7 @@ class DockerRuntime:
     """
 
     def __init__(self, directory: Path, base_url: str | None = None, disk_limit: DiskLimit | None = None) -> None:
-        self._volumes = Volumes(directory, disk_limit, _unless_gone)
+        self._volumes = Volumes(directory, disk_limit, _unless_gone, _seems_mounted)
         self._base_url = base_url
         self._threads = ThreadPoolExecutor(_THREADS, "docker")
         self._client: Any = None
@@ -315,6 +315,16 @@ def _translated(function: Callable[[], T]) -> T:
 def _unless_gone(function: Callable[[], Any]) -> None:
     with contextlib.suppress(NotFound, ImageNotFound):
         function()
+
+
+def _seems_mounted(function: Callable[[], Any]) -> bool:
+    try:
+        _unless_gone(function)
+    except APIError as error:
+        if "active mounts" not in str(error.explanation):
+            raise
+        return True
+    return False
 
 
 def _failed(message: str) -> MarketError:

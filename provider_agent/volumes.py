@@ -17,6 +17,9 @@ _HELPER = "-volumes"
 UnlessGone = Callable[[Callable[[], Any]], None]
 """Runs a call to the engine; that its object does not exist is no error."""
 
+SeemsMounted = Callable[[Callable[[], Any]], bool]
+"""The same for removing a volume; true if the engine refuses because it believes the volume to be mounted."""
+
 
 class Volumes:
     """Every method blocks.
@@ -26,10 +29,13 @@ class Volumes:
         limit: force a way to bound volumes; None for the strongest that works here, found out once by trying.
     """
 
-    def __init__(self, directory: Path, limit: DiskLimit | None, unless_gone: UnlessGone) -> None:
+    def __init__(
+        self, directory: Path, limit: DiskLimit | None, unless_gone: UnlessGone, seems_mounted: SeemsMounted
+    ) -> None:
         self._directory = directory.absolute()
         self._limit = limit
         self._unless_gone = unless_gone
+        self._seems_mounted = seems_mounted
 
     def limit(self, client: Any) -> DiskLimit:
         """How volumes are bounded on this engine."""
@@ -64,10 +70,17 @@ class Volumes:
         """Remove the volumes of a container that is gone."""
         self._unless_gone(lambda: client.remove_container(container + _HELPER, v=True, force=True))
         for volume in client.volumes(filters={"label": f"{VOLUME_LABEL}={container}"}).get("Volumes") or []:
-            self._unless_gone(lambda volume=volume: client.remove_volume(volume["Name"]))  # type: ignore[misc]
+            self._remove(client, str(volume["Name"]))
         for name in volume_names(container):
             if self._file(name).parent.exists():
                 disks.destroy(self._file(name))
+
+    def _remove(self, client: Any, name: str) -> None:
+        if self._seems_mounted(lambda: client.remove_volume(name)) and self._file(name).exists():
+            # An engine that died and came back under the container believes for ever that it has the disk mounted.
+            # Without the disk the volume is an empty name, which must not keep the job open.
+            disks.destroy(self._file(name))
+            self._seems_mounted(lambda: client.remove_volume(name, force=True))
 
     def exceeded(self, client: Any, container: str) -> bool:
         """Whether a volume of the container holds more than it may; the engine counts, which takes it a while."""

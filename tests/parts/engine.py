@@ -80,6 +80,9 @@ class Engine:
             except subprocess.TimeoutExpired:
                 self.kill()
         self._kill_containerd()
+        mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for path in sorted((p for p in mounted if p.startswith(f"{self.folder}/")), reverse=True):
+            subprocess.run(["umount", "--lazy", path], check=False, env={"PATH": _PATH})
 
     def _kill_containerd(self) -> None:
         # Only the one whose process id this engine wrote down itself.

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from docker.errors import APIError
 from starlette.applications import Starlette
 
 from gpumarket.chain import calls
@@ -35,6 +36,7 @@ from gpumarket.ipfs.store import EmbeddedStore
 from gpumarket.rules.job_spec import JobSpec, encode
 from gpumarket.rules.job_state import JobStatus
 from gpumarket.rules.units import JobId, ResourceId
+from provider_agent import disks
 from tests.parts.anvil import ANVIL_KEYS, Anvil, anvil, free_port
 from tests.parts.docker import busybox_image, docker_engine, remove_images
 from tests.parts.market import UNIT, accounts, deploy_market, transact, write_deployment
@@ -87,7 +89,11 @@ class Market:
     agent_port: int
 
     def agent(self, die_at: str = "") -> AgentProcess:
-        return AgentProcess(self.config, self.folder / "agent.log", die_at)
+        return AgentProcess(self.config, self.agent_log, die_at)
+
+    @property
+    def agent_log(self) -> Path:
+        return self.folder / "agent.log"
 
     @property
     def provider(self) -> str:
@@ -141,6 +147,13 @@ class Market:
         deadline = time.monotonic() + timeout
         while containers(self.image):
             assert time.monotonic() < deadline, "a container is left"
+            await asyncio.sleep(0.3)
+
+    async def until_closed(self, job_id: JobId, timeout: float = 40) -> None:
+        """Until the agent has cleaned up after a job."""
+        deadline = time.monotonic() + timeout
+        while not any("job closed" in line and job_id in line for line in self.agent_log.read_text().splitlines()):
+            assert time.monotonic() < deadline, "the agent does not clean up"
             await asyncio.sleep(0.3)
 
     def events(self, job_id: JobId) -> list[str]:
@@ -240,4 +253,9 @@ async def market(folder: Path) -> AsyncIterator[Market]:
                 ]
                 for left in containers(image):
                     client.remove_container(left["Id"], force=True, v=True)
+                for disk in (folder / "agent" / "disks").glob("*.img"):
+                    disks.destroy(disk)
+                for volume in client.volumes(filters={"label": f"gpumarket.image={image}"})["Volumes"] or []:
+                    with contextlib.suppress(APIError):  # an engine that was killed believes the disk to be mounted
+                        client.remove_volume(volume["Name"], force=True)
             remove_images(*{*tags, tag})

@@ -22,6 +22,10 @@ GONE_S = 10
 LINES = 20
 
 
+def mounts() -> list[str]:
+    return Path("/proc/self/mounts").read_text().splitlines()
+
+
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     with own_engine() as found:
@@ -56,7 +60,8 @@ async def test_an_engine_killed_under_a_job_stops_and_doubles_nothing(
         (after,) = containers(world.image)
         assert (after["Id"], after["State"]) == (before["Id"], "running")
         job = await world.until_paid(job_id, timeout=90)
-        await world.until_gone()
+        await world.until_closed(job_id)
+        assert [line for line in mounts() if str(engine.folder) in line and "volumes" in line] == []
     finally:
         agent.stop()
     events = world.events(job_id)
@@ -83,6 +88,7 @@ async def test_a_job_that_ends_while_the_engine_is_away_is_completed_when_it_is_
         await asyncio.to_thread(engine.start)
         await world.until_paid(job_id, timeout=90)
         assert time.monotonic() - began >= GONE_S
+        await world.until_closed(job_id)
     finally:
         agent.stop()
     assert (world.results(job_id, tmp_path / "out") / "results" / "answer").read_text() == "42\n"

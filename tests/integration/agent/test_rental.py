@@ -84,6 +84,7 @@ async def test_each_line_comes_when_it_is_written(world: Market) -> None:
         resource = await world.resource()
         job_id = await world.rent(resource, shell(world, "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 1; done"))
         frames = await watch(world, job_id)  # from before the agent has seen the job
+        await world.until_closed(job_id)
     finally:
         agent.stop()
     lines = [f for f in frames if f["type"] == "log"]
