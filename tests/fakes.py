@@ -1029,7 +1029,7 @@ class FakeCommitteeChain:
 class FakeIndexer:
     """Answers the SDK's GraphQL queries about jobs from a FakeChain. `result_cid` is told instead of the truth if set.
 
-    The whole-market demo (tests/e2e) checks the SDK against the real indexer.
+    Checked against the real indexer by tests/integration/chain/test_fake_chain.py.
     """
 
     def __init__(self, chain: FakeChain) -> None:

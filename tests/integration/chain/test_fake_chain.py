@@ -16,10 +16,14 @@ from gpumarket.chain.deployments import Deployment
 from gpumarket.chain.sender import Sender, load_account
 from gpumarket.chain.types import JobRequest, RawLog, Receipt, ResourceParams
 from gpumarket.errors import MarketError
+from gpumarket.ipfs.cid import Cid
 from gpumarket.rules.units import JobId, ResourceId
-from tests.fakes import FakeChain, FakeSender
+from gpumarket.sdk.jobs import MINE, ONE
+from indexer.database import make_engine
+from tests.fakes import FakeChain, FakeIndexer, FakeSender
 from tests.parts.anvil import ANVIL_KEYS, Anvil, anvil
 from tests.parts.market import UNIT, deploy_market
+from tests.unit.indexer.parts import Indexer
 
 pytestmark = pytest.mark.anvil
 
@@ -280,6 +284,7 @@ async def test_the_fake_and_the_client_answer_the_same_questions(fake: Stage, re
                 first.number,
             )
         )
+        assert 0 < await stage.chain.gas_price() < 10**12  # wei
         with pytest.raises(MarketError) as missing:
             await stage.chain.job("0x" + "99" * 32)
         assert missing.value.code == "not_found"
@@ -287,3 +292,33 @@ async def test_the_fake_and_the_client_answer_the_same_questions(fake: Stage, re
             await stage.chain.block(10**9)
         assert missing.value.code == "not_found"
     assert seen[0] == seen[1]
+
+
+async def test_the_fake_indexer_answers_as_the_real_one_does(fake: Stage, tmp_path: Path) -> None:
+    """The real one reads the fake market here, so that both speak of the same transactions."""
+    resource_id, done = await running(fake)
+    await fake.do(fake.provider, calls.complete_job(fake.deployment, done, b"\x02" * 32))
+    pending = await created(fake, resource_id)
+    told = FakeIndexer(fake.chain)
+    engine = make_engine(f"sqlite+aiosqlite:///{tmp_path}/index.db")
+    real = Indexer(fake.chain, engine, addresses=fake.deployment.addresses)
+    try:
+        await real.catch_up()
+        for job_id, result in ((done, str(Cid.dag_pb(b"\x02" * 32))), (pending, None), ("0x" + "9" * 64, None)):
+            told.result_cid = result
+            answer, truth = await told.query(ONE, {"id": job_id}), await real.ask(ONE, id=job_id)
+            assert alike(answer["job"], truth["job"]), job_id
+        told.result_cid = None
+        answer, truth = await told.query(MINE, {"user": RENTER.address}), await real.ask(MINE, user=RENTER.address)
+        rows = {row["id"]: row for row in truth["jobs"]}
+        assert {row["id"] for row in answer["jobs"]} == set(rows) == {done, pending}
+        assert alike(next(row for row in answer["jobs"] if row["id"] == pending), rows[pending])
+    finally:
+        await engine.dispose()
+
+
+def alike(answer: dict[str, Any] | None, truth: dict[str, Any] | None) -> bool:
+    """Whether the fake says nothing that is not so; it leaves fields out that no test asks for."""
+    if answer is None or truth is None:
+        return answer is truth
+    return answer == {name: truth[name] for name in answer}
