@@ -161,7 +161,7 @@ async def _connect(settings: Settings, process: Service) -> Parts:
         store=EmbeddedStore(settings.data_dir / "ipfs"),
         runtime=DockerRuntime(settings.data_dir / "disks"),
         journal=Journal(settings.data_dir / "journal.db"),
-        http=httpx.AsyncClient(follow_redirects=False),
+        http=httpx.AsyncClient(follow_redirects=False, trust_env=False),
         inventory=inventory,
         machine=machine_of(settings, inventory),
         market=Market(deployment.chain_id, deployment.addresses["Marketplace"], birth.hash),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gpumarket.errors import MarketError
+from gpumarket.rules.units import format_amount
 from provider_agent.gpus import Inventory
 from provider_agent.runtime import DiskLimit, EngineInfo, Tier
 
@@ -224,12 +225,16 @@ def _chain(head: ChainHead, now: float) -> list[Finding]:
 
 
 def _funds(funds: Funds) -> list[Finding]:
-    gas = f"{funds.native} wei for gas, {funds.min_native} wanted"
-    stake = f"{funds.stake} base units staked, {funds.required_stake} demanded"
+    gas = f"{_amount(funds.native)} coin for gas, {_amount(funds.min_native)} wanted"
+    stake = f"{_amount(funds.stake)} GPU staked or in the wallet, {_amount(funds.required_stake)} demanded"
     return [
         _either("gas", funds.native >= funds.min_native, gas, "send native coin to the provider's account"),
         _either("stake", funds.stake >= funds.required_stake, stake, "stake more before listing resources"),
     ]
+
+
+def _amount(base_units: int) -> str:
+    return format_amount(base_units, 18)  # the native coin and the stake's token alike
 
 
 def _either(name: str, good: bool, message: str, fix: str) -> Finding:

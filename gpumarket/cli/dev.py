@@ -39,6 +39,7 @@ def dev(context: typer.Context, data_dir: DataDirOption = None) -> None:
         async with local_market(Path.cwd(), data_dir, note) as market:
             for line in _addresses(market):
                 note(line)
+            market.supervisor.revive = note
             note("ready; Ctrl-C stops everything")
             with contextlib.suppress(asyncio.CancelledError):  # from here on Ctrl-C is the normal end
                 raise MarketError("internal", await asyncio.shield(market.supervisor.failed))

@@ -112,6 +112,29 @@ def cancel(context: typer.Context, job: JobArgument, yes: YesOption = False, out
 
 
 @app.command()
+def dispute(
+    context: typer.Context,
+    job: JobArgument,
+    reason: Annotated[str, typer.Option(help="What went wrong, for people; at most 256 bytes.")],
+    yes: YesOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Object to a job: the clock stops, the contested money waits, the oracle committee decides."""
+    state = state_of(context, output)
+    _send(state, job, yes, "object to this job?", lambda market, job_id: market.dispute(job_id, reason))
+
+
+@app.command()
+def claim(context: typer.Context, job: JobArgument, yes: YesOption = False, output: OutputOption = None) -> None:
+    """Execute the deadline that is due: take your money back from a provider that went silent, or pay the last share.
+
+    Anyone may. Which call is due, and when, stands in the contract.
+    """
+    state = state_of(context, output)
+    _send(state, job, yes, "execute what is due?", lambda market, job_id: market.claim(job_id))
+
+
+@app.command()
 def extend(
     context: typer.Context,
     job: JobArgument,
@@ -186,7 +209,15 @@ def _show_frame(state: State, frame: Frame) -> None:
     elif frame.type == "status":
         done, total = data.get("bytesDone"), data.get("bytesTotal")
         part = f" {done} of {total} bytes" if done is not None and total else ""
-        state.printer.note(f"[{data.get('phase')}]{part}")
+        error = data.get("error")
+        why = (
+            f": {error.get('message') or error.get('code')}"
+            if isinstance(error, dict)
+            else f": {error}"
+            if error
+            else ""
+        )
+        state.printer.note(f"[{data.get('phase')}]{part}{why}")
     elif frame.type == "end":
         code = data.get("exitCode")
         state.printer.note(

@@ -25,6 +25,8 @@ COMMANDS: dict[str, Entry] = {
     "logs": Entry("Follow a job's output, live and after it ended.", _RENTER, _ME + "jobs"),
     "stop": Entry("End a running job; pay for the time used, get the rest back.", _RENTER, _ME + "jobs"),
     "cancel": Entry("Take a job back that no provider accepted yet; all money returns.", _RENTER, _ME + "jobs"),
+    "dispute": Entry("Object to a job: the clock stops, the committee decides.", _RENTER, _ME + "jobs"),
+    "claim": Entry("Execute the deadline that is due: money back from a silent provider.", _RENTER, _ME + "jobs"),
     "extend": Entry("Buy more time for a running job, at the locked price.", _RENTER, _ME + "jobs"),
     "pull": Entry("Fetch a job's results, verified block by block.", _RENTER, _ME + "jobs"),
     "wallet": Entry("Your account: show, create, deposit, withdraw.", _RENTER, _ME + "wallet", whole=True),

@@ -111,10 +111,12 @@ async def _start(
         node = DevNode(places.rpc_url, http)
         names = ("agent", "renter", *(f"oracle-{member}" for member in range(ORACLES)))
         await _look_for_parts(root, places, environ, supervisor)
-        made, _ = await asyncio.gather(
-            asyncio.gather(*(asyncio.to_thread(create_keystore, places.keystore(n), passphrase) for n in names)),
-            _start_node(root, places, environ, supervisor, node),
-        )
+        writing = asyncio.gather(*(asyncio.to_thread(create_keystore, places.keystore(n), passphrase) for n in names))
+        try:
+            await _start_node(root, places, environ, supervisor, node)
+            made = await asyncio.shield(writing)
+        finally:
+            await asyncio.wait([writing])  # a thread cannot be stopped: what it writes must be there to be removed
         accounts = dict(zip(names, made, strict=True))
         # Whatever runs here is rented from the one machine of this run's own provider: its first resource.
         reaper.tell(f"label gpumarket.resource={accounts['agent'].lower()}{1:024x}")
@@ -204,7 +206,9 @@ def _configured(places: Places, environ: Mapping[str, str], name: str, part: str
 
 def _service(places: Places, environ: Mapping[str, str], name: str, url: str, *command: str) -> ChildSpec:
     """A part of the market, started the way a user would."""
-    return ChildSpec(name, (*tools.gpumarket(), *command), environ, places.log(name), http_ready(f"{url}/readyz"))
+    return ChildSpec(
+        name, (*tools.gpumarket(), *command), environ, places.log(name), http_ready(f"{url}/readyz"), restartable=True
+    )
 
 
 @contextlib.asynccontextmanager

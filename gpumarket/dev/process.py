@@ -19,6 +19,7 @@ from gpumarket.dev.leftovers import signal_group
 from gpumarket.errors import MarketError
 
 STOP_GRACE_S = 12.0
+_RESTART_PAUSE_S = 1.0
 LineSink = Callable[[str], None]
 Probe = Callable[[], Awaitable[bool]]
 
@@ -36,6 +37,7 @@ class ChildSpec:
     Attributes:
         log_path: both output streams go here.
         ready: answers true once the child can be used; asked until `ready_timeout_s`.
+        restartable: it keeps what matters on disk, so it may be started again after it died.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ChildSpec:
     ready: Probe | None = None
     ready_timeout_s: float = 120.0
     cwd: Path | None = None
+    restartable: bool = False
 
 
 @dataclass
@@ -60,6 +63,8 @@ class Supervisor:
     registrar: Registrar
     failed: asyncio.Future[str]
     children: list[Child] = field(default_factory=list)
+    revive: Callable[[str], None] | None = None
+    """Told of a child that ended by itself, which is then started again; without it, that is a failure."""
     _watchers: set[asyncio.Task[None]] = field(default_factory=set)
     _stopping: bool = False
 
@@ -159,7 +164,15 @@ class Supervisor:
 
     async def _watch(self, child: Child) -> None:
         code = await child.process.wait()
-        if not self._stopping and child in self.children and not self.failed.done():
+        if self._stopping or child not in self.children:
+            return
+        if self.revive is not None and child.spec.restartable:
+            self.revive(f"{child.spec.name} ended with exit code {code}; it is started again with the same command")
+            self.children.remove(child)
+            await asyncio.sleep(_RESTART_PAUSE_S)
+            with contextlib.suppress(MarketError):  # not ready in time: the next end is seen here again
+                await self.start(child.spec)
+        elif not self.failed.done():
             self.failed.set_result(
                 f"{child.spec.name} ended with exit code {code}; its log ends:\n{log_tail(child.spec.log_path)}"
             )

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from gpumarket.chain import calls, events, typed_data
+from gpumarket.chain.calls import Call
 from gpumarket.chain.types import Job, JobRequest, Receipt
 from gpumarket.errors import MarketError
 from gpumarket.images.push import PushedImage, push
@@ -20,7 +21,7 @@ from gpumarket.ipfs.cid import Cid
 from gpumarket.ipfs.fetch import fetch
 from gpumarket.ipfs.reader import export_path
 from gpumarket.ipfs.store import BlockStore
-from gpumarket.rules import settlement
+from gpumarket.rules import settlement, units
 from gpumarket.rules.job_spec import JobSpec, encode
 from gpumarket.rules.job_state import TERMINAL, JobStatus
 from gpumarket.rules.units import Address
@@ -287,6 +288,30 @@ class MarketClient:
         """Take back a job that nobody accepted: everything comes back."""
         return await self.account.sender.execute(f"cancel:{job_id}", calls.cancel_job(self.chain.deployment, job_id))
 
+    async def dispute(self, job_id: str, reason: str) -> Receipt:
+        """Object to a job that is accepted, runs, or has just ended: the clock stops and the committee decides.
+
+        Raises:
+            MarketError: `job_status_invalid`, `deadline_passed` (the dispute window is over), `forbidden`.
+        """
+        call = calls.dispute_job(self.chain.deployment, job_id, reason)
+        return await self.account.sender.execute(f"dispute:{job_id}", call)
+
+    async def claim(self, job_id: str) -> Receipt:
+        """Execute the deadline that is due, as anyone may: money back from a silent provider, or the last payment.
+
+        Raises:
+            MarketError: `job_status_invalid` (nothing will ever be due), `deadline_not_reached`.
+        """
+        deadline = await self.chain.next_deadline(job_id)
+        due = next((call for call in self._deadline_calls(job_id) if call.data[:4] == deadline.selector), None)
+        if due is None:
+            raise MarketError("job_status_invalid", "this job has no deadline left; everything is settled")
+        if self._clock() < deadline.timestamp:
+            wait = deadline.timestamp - int(self._clock())
+            raise MarketError("deadline_not_reached", f"{due.label} is possible in {wait} s", at=deadline.timestamp)
+        return await self.account.sender.execute(f"{due.label}:{job_id}", due)
+
     async def extend(self, job_id: str, extra_seconds: int) -> Receipt:
         """Buy more time at the locked price, from the escrow balance first; approves the rest where needed.
 
@@ -295,6 +320,10 @@ class MarketClient:
         """
         job, escrowed = await asyncio.gather(self.chain.job(job_id), self.chain.escrow_balance(self.account.address))
         amount = settlement.lock_up(job.price_per_hour, extra_seconds)
+        if job.status is not JobStatus.RUNNING:
+            raise MarketError(
+                "job_status_invalid", f"only a running job can be extended; this one is {job.status.name}"
+            )
         name = str(uuid.uuid4())
         await self._allow(name, amount - escrowed)
         call = calls.extend_job(self.chain.deployment, job_id, extra_seconds)
@@ -341,12 +370,25 @@ class MarketClient:
         )
 
     async def _allow(self, name: str, amount: int) -> tuple[Receipt, ...]:
-        """Let the escrow take `amount` from the wallet, in a transaction of its own unless it may already."""
+        """Let the escrow take `amount` from the wallet, in a transaction of its own unless it may already.
+
+        Raises:
+            MarketError: `insufficient_balance`; then nothing was sent.
+        """
+        held = await self.chain.token_balance(self.account.address)
+        if amount > held:
+            token = self.chain.deployment.payment_token
+            needed, has = (units.format_amount(value, token.decimals) for value in (amount, held))
+            raise MarketError("insufficient_balance", f"needs {needed} {token.symbol} in the wallet, which has {has}")
         if amount <= await self.chain.allowance(self.account.address):
             return ()
         deployment = self.chain.deployment
         approve = calls.approve(deployment, deployment.addresses["PaymentEscrow"], amount)
         return (await self.account.sender.execute(f"approve:{name}", approve),)
+
+    def _deadline_calls(self, job_id: str) -> tuple[Call, ...]:
+        builders = (calls.expire_job, calls.end_job, calls.settle_job, calls.resolve_by_timeout)
+        return tuple(build(self.chain.deployment, job_id) for build in builders)
 
     async def _permit(self, value: int, deadline: int) -> bytes:
         owner = self.account.address

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import subprocess
@@ -168,3 +169,20 @@ asyncio.run(main())
     parent.wait()
     assert wait_gone(child)
     assert wait_gone(reaper)
+
+
+async def test_a_restartable_child_that_dies_is_started_again_with_the_same_command(tmp_path: Path) -> None:
+    family, told = supervisor(), list[str]()
+    family.revive = told.append
+    child = await family.start(dataclasses.replace(spec(tmp_path, STUBBORN, "up"), restartable=True))
+    os.kill(child.process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and not (family.children and family.children[0] is not child):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    again = family.children[0].process.pid
+    assert again != child.process.pid
+    assert alive(again)
+    assert "started again" in told[0]
+    assert not family.failed.done()
+    await family.stop()
+    assert wait_gone(again)

@@ -250,3 +250,38 @@ async def test_extend_spends_the_escrow_balance_before_it_asks_for_an_allowance(
     labels = [call.label for call, _ in market.sender.sent.values()]
     assert labels[-2:] == ["approve", "extendJob"]
     assert (await market.chain.job(job_id)).duration == 90
+
+
+async def test_claim_takes_the_money_back_from_a_provider_that_never_starts(market: Market) -> None:
+    job_id = await rented(market)
+    with pytest.raises(MarketError) as early:
+        await market.client.claim(job_id)
+    assert early.value.code == "deadline_not_reached"
+    market.act(calls.accept_job(market.chain.deployment, job_id))
+    market.chain.advance((await market.chain.windows()).start + 1)
+    await market.client.claim(job_id)
+    assert (await market.chain.job(job_id)).status is JobStatus.CANCELLED
+    assert (await market.client.wallet()).escrow == PRICE * 60 // 3600
+    with pytest.raises(MarketError) as late:
+        await market.client.claim(job_id)
+    assert late.value.code == "job_status_invalid"
+
+
+async def test_dispute_stops_the_clock(market: Market) -> None:
+    job_id = await rented(market)
+    for call in (calls.accept_job, calls.start_job):
+        market.act(call(market.chain.deployment, job_id))
+    await market.client.dispute(job_id, "nothing works")
+    assert (await market.chain.job(job_id)).status is JobStatus.DISPUTED
+
+
+async def test_nothing_is_approved_for_a_deposit_or_extension_that_cannot_be_paid(market: Market) -> None:
+    job_id = await rented(market)
+    before = len(market.sender.sent)
+    with pytest.raises(MarketError) as poor:
+        await market.client.deposit((await market.client.wallet()).wallet + 1)
+    assert poor.value.code == "insufficient_balance"
+    with pytest.raises(MarketError) as early:
+        await market.client.extend(job_id, 30)
+    assert early.value.code == "job_status_invalid"
+    assert len(market.sender.sent) == before
