@@ -39,7 +39,7 @@ def contract() -> Iterator[Contract]:
     bytecode = json.loads(ARTIFACT.read_text())["bytecode"]["object"]
     with anvil() as node:
         sent = node.rpc("eth_sendTransaction", {"from": DEPLOYER, "data": bytecode, "gas": hex(5_000_000)})
-        address = node.rpc("eth_getTransactionReceipt", sent)["contractAddress"]
+        address = node.receipt(sent)["contractAddress"]
 
         def call(name: str, *arguments: int) -> tuple[int, ...]:
             types = ["uint256"] * len(arguments)

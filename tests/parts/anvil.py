@@ -47,6 +47,15 @@ class Anvil:
             raise RuntimeError(f"{method}: {answer['error']}")
         return answer["result"]
 
+    def receipt(self, tx_hash: str) -> Any:
+        """The receipt of a transaction, once its block is there: that may be a moment after it was sent."""
+        deadline = time.monotonic() + 20
+        while (found := self.rpc("eth_getTransactionReceipt", tx_hash)) is None:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{tx_hash} is not mined")
+            time.sleep(0.02)
+        return found
+
     def mine(self, blocks: int = 1) -> None:
         self.rpc("anvil_mine", hex(blocks))
 

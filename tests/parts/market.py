@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +48,7 @@ def transact(node: Anvil, sender: Address, to: Address | None, data: bytes) -> d
     request: dict[str, Any] = {"from": sender, "data": "0x" + data.hex(), "gas": hex(12_000_000)}
     if to is not None:
         request["to"] = to
-    tx_hash = node.rpc("eth_sendTransaction", request)
-    deadline = time.monotonic() + 20
-    while (receipt := node.rpc("eth_getTransactionReceipt", tx_hash)) is None:
-        assert time.monotonic() < deadline, "not mined"
-        time.sleep(0.005)
+    receipt = node.receipt(node.rpc("eth_sendTransaction", request))
     assert receipt["status"] == "0x1", f"deploying failed: {to}"
     return dict(receipt)
 
