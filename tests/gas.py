@@ -1,8 +1,9 @@
 """Gas of every entry point and of whole rentals, from the receipts of real transactions on a node of its own.
 
-`python -m tests.gas` measures, prints the table and writes tests/gas.json; `--check` writes nothing and fails if it is stale.
-Warm: both parties, the platform's fees and the escrow have held the token before, and every machine was rented before. The payment
-token is OpenZeppelin's plain ERC-20 with permits; the escrow has an infinite allowance where no permit is used.
+`python -m tests.gas` measures, prints the table and writes tests/gas.json; `--check` writes nothing and fails if that
+is stale. Warm: both parties, the platform's fees and the escrow have held the token before, and every machine was
+rented before. The payment token is OpenZeppelin's plain ERC-20 with permits; the escrow has an infinite allowance
+where no permit is used.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ OFFER = "(bytes32,uint128,address,uint32,uint32,uint40,uint64,bytes32)"
 OFFER_TYPE = (
     "Offer(bytes32 resourceId,uint128 pricePerHour,address paymentToken,uint32 minSeconds,uint32 maxSeconds,"
     "uint40 validUntil,uint64 epoch,bytes32 renters)"
+)
+REPORT_TYPE = (
+    "Report(bytes32 configDigest,uint64 seq,uint64 epoch,bytes32 outcomesRoot,uint32 count,bytes32 evidenceDigest)"
 )
 DOMAIN_TYPE = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
 
@@ -117,9 +121,7 @@ class Bench:
         return str(self.node.rpc("eth_call", call, "latest"))
 
     def approve(self, account: Address, amount: int) -> int:
-        return self.send(
-            account, self.token, "approve(address,uint256)", self.d.addresses["PaymentEscrow"], amount
-        )
+        return self.send(account, self.token, "approve(address,uint256)", self.d.addresses["PaymentEscrow"], amount)
 
     # ------------------------------------------------------------------ the life
 
@@ -148,7 +150,7 @@ class Bench:
         return int(self.read("PaymentEscrow", "balanceOf(address,address)", self.token, account), 16)
 
     def empty(self, account: Address) -> None:
-        """Takes all of an account's balance out of the escrow, but for one base unit of the provider."""
+        """Takes all of an account's balance out of the escrow."""
         if amount := self.balance(account):
             self.withdraw(account, amount)
 
@@ -228,8 +230,7 @@ class Bench:
         digest = bytes.fromhex(self.read("OracleCommittee", "configDigest()")[2:])
         values = (digest, seq, 1000 + seq, keccak(text=f"root {seq}"), 7, keccak(text="evidence"))
         types = ["bytes32", "uint64", "uint64", "bytes32", "uint32", "bytes32"]
-        kind = "Report(bytes32 configDigest,uint64 seq,uint64 epoch,bytes32 outcomesRoot,uint32 count,bytes32 evidenceDigest)"
-        struct = keccak(keccak(text=kind) + encode(types, values))
+        struct = keccak(keccak(text=REPORT_TYPE) + encode(types, values))
         domain = self.domain("gpumarket OracleCommittee", self.d.addresses["OracleCommittee"])
         signatures = b""
         for signer in self.signers:
@@ -257,7 +258,7 @@ def _at_once(b: Bench) -> dict[str, int]:
     table["start"] = b.market(b.provider, "startJob", job)
     b.node.travel(1800)
     b.deposit(100 * UNIT)
-    table["complete"] = b.complete(job)
+    table["complete_and_pay"] = b.complete(job)
     job, table["create_job_from_balance"] = b.create()
     table["accept_and_start"] = b.market(b.provider, "acceptAndStartJob", job)
     b.node.travel(600)
@@ -317,7 +318,7 @@ def _with_a_window(b: Bench) -> dict[str, int]:
     b.node.travel(HOUR)
     job = b.running()
     b.node.travel(600)
-    table["complete_with_window"] = b.complete(job)
+    table["complete"] = b.complete(job)
     b.node.travel(HOUR)
     table["settle_after_window"] = b.market(b.stranger, "settleJob", job)
     return table
