@@ -266,7 +266,15 @@ def outcome_applied(state: State, event: events.OutcomeApplied, at: int) -> None
     state.put("reports", {**report, "applied": report["applied"] + 1})
 
 
-def unstored(state: State, event: Any, at: int) -> None:
+def unstored(
+    state: State,
+    event: events.AutoRenewSet
+    | events.ReputationUnrecorded
+    | events.AccessPolicyUpdated
+    | events.ReclaimNoticeUpdated
+    | events.OffersCancelled,
+    at: int,
+) -> None:
     """Kept as an event of its job or resource, and in no column."""
 
 

@@ -10,9 +10,23 @@ from tests.gas import SNAPSHOT, measure, stale
 
 # The table's keys that others quote; it may have more.
 QUOTED = (
-    "create_job create_job_with_permit create_job_from_offer accept start settle settle_batch_20 top_up extend complete "
-    "stop withdraw refund_dead_provider report_k5 lifecycle lifecycle_from_offer"
-).split()
+    "create_job",
+    "create_job_with_permit",
+    "create_job_from_offer",
+    "accept",
+    "start",
+    "settle",
+    "settle_batch_20",
+    "top_up",
+    "extend",
+    "complete",
+    "stop",
+    "withdraw",
+    "refund_dead_provider",
+    "report_k5",
+    "lifecycle",
+    "lifecycle_from_offer",
+)
 
 
 @pytest.mark.anvil
