@@ -34,6 +34,7 @@ abstract contract MarketBase is ReentrancyGuardTransient {
         uint40 reclaimAt;
         uint40 outageEnd;
         uint32 outageSeconds;
+        bool bonded; // whoever opened the dispute put up a bond
     }
 
     struct Renewal {
@@ -54,6 +55,7 @@ abstract contract MarketBase is ReentrancyGuardTransient {
         mapping(bytes32 jobId => JobRecord) jobs;
         mapping(bytes32 resourceId => bytes32) lastJobOf;
         uint16 feeBps;
+        uint16 disputeBondBps;
         mapping(bytes32 jobId => Renewal) renewals;
         mapping(bytes32 jobId => uint8 outcomePlusOne) unrecorded;
     }

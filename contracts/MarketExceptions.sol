@@ -62,7 +62,7 @@ contract MarketExceptions is MarketBase {
         emit IMarketplace.ReclaimNoticed(jobId, reclaimAt);
     }
 
-    function disputeJob(bytes32 jobId, string calldata reason) external {
+    function disputeJob(bytes32 jobId, string calldata reason) external nonReentrant {
         // Check
         if (bytes(reason).length > MAX_REASON_BYTES) {
             revert IMarketplace.DisputeReasonTooLong(bytes(reason).length, MAX_REASON_BYTES);
@@ -86,6 +86,7 @@ contract MarketExceptions is MarketBase {
         uint40 endedAt =
             _clockAt(job, course, status == IMarketplace.JobStatus.Completed ? job.since : uint40(block.timestamp));
         course.endedAt = endedAt;
+        course.bonded = _storage().disputeBondBps > 0;
         _setCourse(job, course);
         _moveTo(job, IMarketplace.JobStatus.Disputed);
         uint96 contested = _due(job, _billable(job, course, endedAt, memo));
@@ -93,6 +94,7 @@ contract MarketExceptions is MarketBase {
 
         // Interaction
         escrow.refundAbove(jobId, contested);
+        if (course.bonded) _bond(jobId, contested, msg.sender, msg.sender == user ? provider : user);
     }
 
     function submitEvidence(bytes32 jobId, bytes32 evidenceCid) external {
@@ -167,6 +169,29 @@ contract MarketExceptions is MarketBase {
 
     // ----------------------------------------------------------------- private
 
+    /// @dev The bond is an escrow of its own, between the one who disputes and the other party. A token that is no longer allowed cannot
+    /// be taken, and must not keep anybody from a dispute.
+    function _bond(bytes32 jobId, uint96 contested, address initiator, address other) private {
+        address token = escrow.escrows(jobId).token;
+        uint96 amount = uint96(Settlement.fee(contested, _storage().disputeBondBps));
+        if (amount == 0 || !escrow.isTokenAllowed(token)) return;
+        escrow.lockFunds(_bondId(jobId), token, amount, initiator, other, 0, 0);
+    }
+
+    /// @dev To the other party if the one who disputed lost, else back.
+    function _returnBond(bytes32 jobId, address provider, IMarketplace.Verdict verdict) private {
+        bytes32 bondId = _bondId(jobId);
+        (address initiator, uint96 amount) = escrow.lockOf(bondId);
+        if (amount == 0) return;
+        IMarketplace.Verdict lost =
+            initiator == provider ? IMarketplace.Verdict.ProviderFault : IMarketplace.Verdict.UserFault;
+        escrow.releaseFunds(bondId, verdict == lost ? amount : 0);
+    }
+
+    function _bondId(bytes32 jobId) private pure returns (bytes32) {
+        return keccak256(abi.encode("bond", jobId));
+    }
+
     function _split(bytes32 jobId) private {
         JobRecord storage job = _inStatus(jobId, IMarketplace.JobStatus.Disputed);
         _after(jobId, job.since + _verdictWindow);
@@ -188,6 +213,7 @@ contract MarketExceptions is MarketBase {
         _moveTo(job, IMarketplace.JobStatus.Resolved);
         emit IMarketplace.JobResolved(jobId, verdict, byTimeout);
         address provider = escrow.releaseFunds(jobId, uint96(toProvider));
+        if (course.bonded) _returnBond(jobId, provider, verdict);
         _record(jobId, provider, outcome);
     }
 }

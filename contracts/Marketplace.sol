@@ -28,6 +28,7 @@ contract Marketplace is IMarketplace, MarketBase, AccessControlUpgradeable, Paus
 
     bytes32 public constant PAUSER_ROLE = keccak256("PAUSER_ROLE");
     uint256 public constant MAX_SPEC_BYTES = 4096;
+    uint16 public constant MAX_BOND_BPS = 2000;
 
     /// @dev The code of the calls at the end.
     address private immutable _exceptions;
@@ -253,6 +254,13 @@ contract Marketplace is IMarketplace, MarketBase, AccessControlUpgradeable, Paus
     }
 
     /// @inheritdoc IMarketplace
+    function setDisputeBond(uint16 newBondBps) external onlyRole(DEFAULT_ADMIN_ROLE) {
+        if (newBondBps > MAX_BOND_BPS) revert FeeTooHigh(newBondBps, MAX_BOND_BPS);
+        _storage().disputeBondBps = newBondBps;
+        emit DisputeBondUpdated(newBondBps);
+    }
+
+    /// @inheritdoc IMarketplace
     function pause() external onlyRole(PAUSER_ROLE) {
         _pause();
     }
@@ -291,6 +299,10 @@ contract Marketplace is IMarketplace, MarketBase, AccessControlUpgradeable, Paus
 
     function windows() external view returns (Windows memory) {
         return Windows(_acceptWindow, _startWindow, _disputeWindow, _verdictWindow);
+    }
+
+    function disputeBondBps() external view returns (uint16) {
+        return _storage().disputeBondBps;
     }
 
     function feeBps() external view returns (uint16) {

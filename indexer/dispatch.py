@@ -31,6 +31,7 @@ HANDLERS: Mapping[type[Any], Callable[[State, Any, int], None]] = MappingProxyTy
         events.AccessPolicyUpdated: handlers.unstored,
         events.ReclaimNoticeUpdated: handlers.unstored,
         events.OffersCancelled: handlers.unstored,
+        events.DisputeBondUpdated: handlers.unstored,
         events.FeeUpdated: handlers.fee_updated,
         events.TokenAllowed: handlers_money.token_allowed,
         events.TokenRemoved: handlers_money.token_removed,

@@ -272,7 +272,8 @@ def unstored(
     | events.ReputationUnrecorded
     | events.AccessPolicyUpdated
     | events.ReclaimNoticeUpdated
-    | events.OffersCancelled,
+    | events.OffersCancelled
+    | events.DisputeBondUpdated,
     at: int,
 ) -> None:
     """Kept as an event of its job or resource, and in no column."""

@@ -132,6 +132,7 @@ interface IMarketplace {
     /// @notice The reputation system failed: `recordReputation` tries again.
     event ReputationUnrecorded(bytes32 indexed jobId, address indexed provider, uint8 outcome);
     event FeeUpdated(uint16 feeBps);
+    event DisputeBondUpdated(uint16 bondBps);
 
     error JobStatusInvalid(bytes32 jobId, JobStatus actual);
     error JobCallerUnauthorized(bytes32 jobId, address caller);
@@ -259,6 +260,10 @@ interface IMarketplace {
     /// @notice For jobs opened from now on; at most the escrow's cap.
     function setFee(uint16 feeBps) external;
 
+    /// @notice What whoever opens a dispute puts up, as a part of the contested amount; at most 20 %, zero for none. The other party gets it
+    /// if the verdict goes against the one who disputed; else it goes back.
+    function setDisputeBond(uint16 bondBps) external;
+
     /// @notice Stops new jobs and nothing else.
     function pause() external;
     function unpause() external;
@@ -269,6 +274,7 @@ interface IMarketplace {
     function nextDeadline(bytes32 jobId) external view returns (Deadline memory);
     function windows() external view returns (Windows memory);
     function feeBps() external view returns (uint16);
+    function disputeBondBps() external view returns (uint16);
     /// @notice The job that has the resource now, zero if it is free.
     function activeJobOf(bytes32 resourceId) external view returns (bytes32 jobId);
     /// @notice Billable seconds if the job ended at `timestamp`: running minus outage, at least `minSeconds`, at most `duration`.
