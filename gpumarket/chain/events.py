@@ -44,6 +44,18 @@ class DeathRecorded:
 
 
 @dataclass(frozen=True, slots=True)
+class DisputeBondUpdated:
+    """Marketplace.DisputeBondUpdated(uint16)"""
+
+    block_number: int
+    block_hash: str
+    tx_hash: str
+    log_index: int
+    address: Address
+    bond_bps: int
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceSubmitted:
     """Marketplace.EvidenceSubmitted(bytes32,address,bytes32)"""
 
@@ -658,7 +670,7 @@ class UnstakeRequested:
 
 
 Event: TypeAlias = (
-    AutoRenewSet | DeathRecorded | EvidenceSubmitted | FeeUpdated | JobAccepted | JobCancelled | JobCompleted | JobCreated | JobDisputed | JobExtended | JobResolved | JobSettled | JobStarted | OutageRecorded | ReclaimNoticed | ReputationUnrecorded | CommitteeConfigured | OutcomeApplied | ReportSubmitted | Deposited | FeesWithdrawn | FundsLocked | FundsReleased | Refunded | TokenAllowed | TokenRemoved | Withdrawn | JobRecorded | MetricsUpdated | PenaltyApplied | ReputationUpdated | RewardIssued | AccessPolicyUpdated | AvailabilityUpdated | OffersCancelled | PricingUpdated | ProviderRegistered | ReclaimNoticeUpdated | ResourceRegistered | UptimeUpdated | CompensationWithdrawn | Slashed | StakeWithdrawn | Staked | UnstakeRequested
+    AutoRenewSet | DeathRecorded | DisputeBondUpdated | EvidenceSubmitted | FeeUpdated | JobAccepted | JobCancelled | JobCompleted | JobCreated | JobDisputed | JobExtended | JobResolved | JobSettled | JobStarted | OutageRecorded | ReclaimNoticed | ReputationUnrecorded | CommitteeConfigured | OutcomeApplied | ReportSubmitted | Deposited | FeesWithdrawn | FundsLocked | FundsReleased | Refunded | TokenAllowed | TokenRemoved | Withdrawn | JobRecorded | MetricsUpdated | PenaltyApplied | ReputationUpdated | RewardIssued | AccessPolicyUpdated | AvailabilityUpdated | OffersCancelled | PricingUpdated | ProviderRegistered | ReclaimNoticeUpdated | ResourceRegistered | UptimeUpdated | CompensationWithdrawn | Slashed | StakeWithdrawn | Staked | UnstakeRequested
 )
 
 
@@ -687,6 +699,18 @@ def _decode_death_recorded(raw: RawLog, address: Address) -> DeathRecorded:
         int(raw["logIndex"], 16),
         address,
         JobId(topics[1]),
+        int(data[2:66], 16),
+    )
+
+
+def _decode_dispute_bond_updated(raw: RawLog, address: Address) -> DisputeBondUpdated:
+    data = raw["data"]
+    return DisputeBondUpdated(
+        int(raw["blockNumber"], 16),
+        raw["blockHash"],
+        raw["transactionHash"],
+        int(raw["logIndex"], 16),
+        address,
         int(data[2:66], 16),
     )
 
@@ -1362,6 +1386,9 @@ EVENTS: Mapping[str, EventSpec] = MappingProxyType(
         ),
         "0x1361a888e38110889ff4320843b24c50795d35b3267912a89c414ce7b328fb92": EventSpec(
             "Marketplace", "DeathRecorded", DeathRecorded, _decode_death_recorded
+        ),
+        "0xa4e0c8e2821610a2895185e1d15a049524b8c70f50a4e8211e11cddeace64d94": EventSpec(
+            "Marketplace", "DisputeBondUpdated", DisputeBondUpdated, _decode_dispute_bond_updated
         ),
         "0x4543e08408960bdc61f9796c9212f24c6c086541eb4f2c7717bdc01b53e5571d": EventSpec(
             "Marketplace", "EvidenceSubmitted", EvidenceSubmitted, _decode_evidence_submitted
