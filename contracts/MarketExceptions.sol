@@ -53,7 +53,7 @@ contract MarketExceptions is MarketBase {
         uint40 notice = uint40(memo >> 56) * 1 hours;
         uint40 reclaimAt = uint40(block.timestamp) + notice;
         Course memory course = _courseOf(job);
-        if (notice == 0 || course.reclaimAt != 0 || reclaimAt >= _clockAt(job, course, type(uint40).max)) {
+        if (notice == 0 || reclaimAt >= _clockAt(job, course, type(uint40).max)) {
             revert IMarketplace.ReclaimNotAllowed(jobId);
         }
 

@@ -4,7 +4,7 @@ pragma solidity ^0.8.28;
 import {AccessControlUpgradeable} from "@openzeppelin/contracts-upgradeable/access/AccessControlUpgradeable.sol";
 import {UUPSUpgradeable} from "@openzeppelin/contracts-upgradeable/proxy/utils/UUPSUpgradeable.sol";
 import {PausableUpgradeable} from "@openzeppelin/contracts-upgradeable/utils/PausableUpgradeable.sol";
-import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
+import {EIP712Upgradeable} from "@openzeppelin/contracts-upgradeable/utils/cryptography/EIP712Upgradeable.sol";
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
 import {Address} from "@openzeppelin/contracts/utils/Address.sol";
 import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
@@ -21,9 +21,14 @@ import {Settlement} from "./libraries/Settlement.sol";
 /// @title The market: jobs and their life
 /// @dev Holds no token. The only untrusted code it ever runs is a payment token's `permit` and, through the escrow,
 /// `transferFrom`; both come after every effect or before any, and the entry points that reach them are guarded.
-contract Marketplace is IMarketplace, MarketBase, AccessControlUpgradeable, PausableUpgradeable, UUPSUpgradeable {
-    bytes32 private constant DOMAIN_TYPEHASH =
-        keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
+contract Marketplace is
+    IMarketplace,
+    MarketBase,
+    AccessControlUpgradeable,
+    PausableUpgradeable,
+    EIP712Upgradeable,
+    UUPSUpgradeable
+{
     bytes32 private constant RECEIPT_TYPEHASH = keccak256("Receipt(bytes32 jobId,bytes32 resultCid,uint40 maxSeconds)");
 
     bytes32 public constant PAUSER_ROLE = keccak256("PAUSER_ROLE");
@@ -158,7 +163,7 @@ contract Marketplace is IMarketplace, MarketBase, AccessControlUpgradeable, Paus
         external
     {
         (address user,) = escrow.lockOf(jobId);
-        bytes32 digest = _hashTypedData(keccak256(abi.encode(RECEIPT_TYPEHASH, jobId, resultCid, maxSeconds)));
+        bytes32 digest = _hashTypedDataV4(keccak256(abi.encode(RECEIPT_TYPEHASH, jobId, resultCid, maxSeconds)));
         if (!SignatureChecker.isValidSignatureNowCalldata(user, digest, signature)) {
             revert ReceiptSignatureInvalid(jobId);
         }
@@ -451,12 +456,12 @@ contract Marketplace is IMarketplace, MarketBase, AccessControlUpgradeable, Paus
         emit FeeUpdated(newFeeBps);
     }
 
-    /// @dev EIP-712 with the domain ("gpumarket", "1", chain, this contract).
-    function _hashTypedData(bytes32 structHash) private view returns (bytes32) {
-        bytes32 domain = keccak256(
-            abi.encode(DOMAIN_TYPEHASH, keccak256("gpumarket"), keccak256("1"), block.chainid, address(this))
-        );
-        return MessageHashUtils.toTypedDataHash(domain, structHash);
+    function _EIP712Name() internal pure override returns (string memory) {
+        return "gpumarket";
+    }
+
+    function _EIP712Version() internal pure override returns (string memory) {
+        return "1";
     }
 
     /// @dev The same call, by code that only this contract's constructor could have chosen.

@@ -80,7 +80,7 @@ FAULTS = (
     Fault(RARE, "course.endedAt = endedAt;", ""),
     Fault(RARE, "Math.max(job.startedAt, course.outageEnd)", "job.startedAt"),
     Fault(RARE, "if (block.timestamp + RENEWAL_LEAD < endsAt)", "if (false)"),
-    Fault(RARE, "notice == 0 || course.reclaimAt != 0", "notice == 0"),
+    Fault(RARE, "notice == 0 || reclaimAt >= _clockAt(job, course, type(uint40).max)", "notice == 0"),
     Fault(RARE, "_storage().unrecorded[jobId] = 0;", ""),
     # Escrow, bonds, offers, committee
     Fault(ESCROW, "if (msg.sender != marketplace)", "if (false)"),
