@@ -25,8 +25,15 @@ bindings: setup ## Rewrite generated files: ABI, events, GraphQL schema
 	@. scripts/env.sh && forge build && python scripts/_bindings.py && gpumarket indexer schema > indexer/schema.graphql \
 	  && python -m gpumarket.cli.reference > docs/cli.md
 
-gas: setup ## Gas of every entry point, from the Forge suite
-	@. scripts/env.sh && forge test --gas-report
+gas: setup ## Gas of every entry point and of whole rentals, beside the neighbours'; rewrites tests/gas.json
+	@. scripts/env.sh && forge build && python -m tests.gas
+
+fuzz: setup ## New random inputs: the invariants over 1000 histories of 100 calls, 10,000 inputs for every fuzz test
+	@. scripts/env.sh && seed=0x$$(od -An -N8 -tx8 /dev/urandom | tr -d ' ') && echo "fuzz seed $$seed" \
+	  && FOUNDRY_PROFILE=fuzz forge test --fuzz-seed $$seed --match-test 'invariant|testFuzz'
+
+mutants: setup ## Faults put into the contracts one by one: the Forge suite must find each
+	@. scripts/env.sh && python scripts/_mutants.py
 
 setup: ## Install what is missing (runs by itself before the others)
 	@scripts/setup.sh base
@@ -37,4 +44,4 @@ setup-test:
 clean: ## Remove everything built, keep the caches in the home folder
 	rm -rf .venv .venv-ape .tools .build .dev node_modules out cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test dev check bindings gas setup setup-test clean
+.PHONY: help demo test dev check bindings gas fuzz mutants setup setup-test clean

@@ -6,9 +6,11 @@ import {UUPSUpgradeable} from "@openzeppelin/contracts-upgradeable/proxy/utils/U
 import {PausableUpgradeable} from "@openzeppelin/contracts-upgradeable/utils/PausableUpgradeable.sol";
 import {EIP712Upgradeable} from "@openzeppelin/contracts-upgradeable/utils/cryptography/EIP712Upgradeable.sol";
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
-import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+import {Address} from "@openzeppelin/contracts/utils/Address.sol";
 import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
+import {MarketBase} from "./MarketBase.sol";
+import {MarketExceptions} from "./MarketExceptions.sol";
 import {IMarketplace} from "./interfaces/IMarketplace.sol";
 import {IPaymentEscrow} from "./interfaces/IPaymentEscrow.sol";
 import {IReputationSystem} from "./interfaces/IReputationSystem.sol";
@@ -21,89 +23,29 @@ import {Settlement} from "./libraries/Settlement.sol";
 /// `transferFrom`; both come after every effect or before any, and the entry points that reach them are guarded.
 contract Marketplace is
     IMarketplace,
+    MarketBase,
     AccessControlUpgradeable,
     PausableUpgradeable,
     EIP712Upgradeable,
-    ReentrancyGuardTransient,
     UUPSUpgradeable
 {
-    struct JobRecord {
-        // slot 0
-        JobStatus status;
-        uint40 since;
-        uint40 startedAt;
-        uint40 endedAt;
-        uint40 duration;
-        uint32 outageSeconds;
-        uint32 minSeconds;
-        uint16 flags;
-        // slot 1
-        uint128 pricePerHour;
-        uint40 settledSeconds;
-        uint40 deadAt;
-        uint32 resourceNumber;
-        // slot 2, only after an outage
-        uint40 outageEnd;
-    }
-
-    struct Contracts {
-        IPaymentEscrow escrow;
-        IResourceRegistry registry;
-        IStakeVault stakeVault;
-        IReputationSystem reputationSystem;
-        address committee;
-    }
-
-    /// @custom:storage-location erc7201:gpumarket.storage.Marketplace
-    struct Storage {
-        mapping(bytes32 jobId => JobRecord) jobs;
-        mapping(bytes32 resourceId => bytes32) lastJobOf;
-        uint16 feeBps;
-    }
-
-    bytes32 private constant STORAGE_SLOT =
-        keccak256(abi.encode(uint256(keccak256("gpumarket.storage.Marketplace")) - 1)) & ~bytes32(uint256(0xff));
     bytes32 private constant RECEIPT_TYPEHASH = keccak256("Receipt(bytes32 jobId,bytes32 resultCid,uint40 maxSeconds)");
-
-    /// @dev Completed, and the provider's share is paid.
-    uint16 private constant PAID = 1;
 
     bytes32 public constant PAUSER_ROLE = keccak256("PAUSER_ROLE");
     uint256 public constant MAX_SPEC_BYTES = 4096;
-    uint256 public constant MAX_REASON_BYTES = 256;
+    uint16 public constant MAX_BOND_BPS = 2000;
 
-    IPaymentEscrow public immutable escrow;
-    IResourceRegistry public immutable registry;
-    IStakeVault public immutable stakeVault;
-    IReputationSystem public immutable reputationSystem;
-    address public immutable committee;
-    uint32 private immutable _acceptWindow;
-    uint32 private immutable _startWindow;
-    uint32 private immutable _disputeWindow;
-    uint32 private immutable _verdictWindow;
-
-    modifier onlyCommittee(bytes32 jobId) {
-        if (msg.sender != committee) revert JobCallerUnauthorized(jobId, msg.sender);
-        _;
-    }
+    /// @dev The code of the calls at the end.
+    address private immutable _exceptions;
 
     /// @custom:oz-upgrades-unsafe-allow constructor
-    constructor(Contracts memory contracts, Windows memory windows_) {
-        escrow = contracts.escrow;
-        registry = contracts.registry;
-        stakeVault = contracts.stakeVault;
-        reputationSystem = contracts.reputationSystem;
-        committee = contracts.committee;
-        _acceptWindow = windows_.accept;
-        _startWindow = windows_.start;
-        _disputeWindow = windows_.dispute;
-        _verdictWindow = windows_.verdict;
+    constructor(Contracts memory contracts, Windows memory windows_) MarketBase(contracts, windows_) {
+        _exceptions = address(new MarketExceptions(contracts, windows_));
         _disableInitializers();
     }
 
     /// @param admin May upgrade this contract, set the fee, and pause
     function initialize(address admin, uint16 initialFeeBps) external initializer {
-        __EIP712_init("gpumarket", "1");
         _grantRole(DEFAULT_ADMIN_ROLE, admin);
         _grantRole(PAUSER_ROLE, admin);
         _setFee(initialFeeBps);
@@ -118,16 +60,16 @@ contract Marketplace is
         whenNotPaused
         returns (bytes32 jobId)
     {
-        IResourceRegistry.Terms memory terms = registry.termsOf(resourceId);
+        (IResourceRegistry.Terms memory terms, uint8 reclaimHours) = registry.termsFor(resourceId, msg.sender);
         uint40 duration = uint40(Math.min(estimatedDuration, type(uint40).max));
         _checkTerms(resourceId, duration, terms);
-        return _create(resourceId, imageCid, duration, "", terms);
+        return _create(JobStatus.Created, resourceId, imageCid, duration, "", terms, reclaimHours);
     }
 
     /// @inheritdoc IMarketplace
     function createJob(JobRequest calldata request) external nonReentrant whenNotPaused returns (bytes32 jobId) {
-        IResourceRegistry.Terms memory terms = _checkRequest(request);
-        return _create(request.resourceId, request.imageCid, request.duration, request.spec, terms);
+        (IResourceRegistry.Terms memory terms, uint8 reclaimHours) = registry.termsFor(request.resourceId, msg.sender);
+        return _createRequested(JobStatus.Created, request, terms, reclaimHours);
     }
 
     /// @inheritdoc IMarketplace
@@ -137,12 +79,29 @@ contract Marketplace is
         whenNotPaused
         returns (bytes32 jobId)
     {
-        IResourceRegistry.Terms memory terms = _checkRequest(request);
+        (IResourceRegistry.Terms memory terms, uint8 reclaimHours) = registry.termsFor(request.resourceId, msg.sender);
         // A permit that somebody submitted first has done its work: only the allowance counts.
         try IERC20Permit(terms.paymentToken)
             .permit(msg.sender, address(escrow), permit.value, permit.deadline, permit.v, permit.r, permit.s) {}
             catch {}
-        return _create(request.resourceId, request.imageCid, request.duration, request.spec, terms);
+        return _createRequested(JobStatus.Created, request, terms, reclaimHours);
+    }
+
+    /// @inheritdoc IMarketplace
+    function createJobFromOffer(
+        JobRequest calldata request,
+        IResourceRegistry.Offer calldata offer,
+        bytes calldata signature,
+        bytes32[] calldata proof
+    ) external nonReentrant whenNotPaused returns (bytes32 jobId) {
+        if (offer.resourceId != request.resourceId) {
+            revert ResourceUnavailable(request.resourceId);
+        }
+        (IResourceRegistry.Terms memory terms, uint8 reclaimHours) =
+            registry.offeredTerms(offer, signature, msg.sender, proof);
+        (address provider, uint32 number) = _split(request.resourceId);
+        _checkBond(provider, number);
+        jobId = _createRequested(JobStatus.Accepted, request, terms, reclaimHours);
     }
 
     /// @inheritdoc IMarketplace
@@ -156,41 +115,19 @@ contract Marketplace is
     function stopJob(bytes32 jobId) external {
         JobRecord storage job = _inStatus(jobId, JobStatus.Running);
         _onlyRenter(jobId);
-        _complete(jobId, job, EndReason.RenterStopped, bytes32(0), type(uint40).max, true);
+        _complete(jobId, job, _memoOf(jobId), EndReason.RenterStopped, bytes32(0), type(uint40).max, true);
     }
 
     /// @inheritdoc IMarketplace
     function extendJob(bytes32 jobId, uint40 extraSeconds) external nonReentrant {
-        // Check
-        JobRecord storage job = _inStatus(jobId, JobStatus.Running);
-        (uint40 startedAt, uint40 duration) = (job.startedAt, job.duration);
-        uint40 endsAt = job.deadAt == 0 ? startedAt + duration : job.deadAt;
-        if (block.timestamp >= endsAt) revert JobDeadlinePassed(jobId, endsAt);
-        uint40 room = type(uint40).max - endsAt;
-        if (extraSeconds == 0 || extraSeconds > room) revert DurationOutOfRange(extraSeconds, 1, room);
-        uint96 amount = _toAmount(Settlement.lockUp(job.pricePerHour, extraSeconds));
-
-        // Effect
-        job.duration = duration + extraSeconds;
-        emit JobExtended(jobId, msg.sender, duration + extraSeconds, amount);
-
-        // Interaction
-        escrow.addFunds(jobId, amount, msg.sender);
+        _extend(jobId, _inStatus(jobId, JobStatus.Running), extraSeconds, msg.sender);
     }
 
     // ---------------------------------------------------------------- provider
 
     /// @inheritdoc IMarketplace
     function acceptJob(bytes32 jobId) external {
-        JobRecord storage job = _inStatus(jobId, JobStatus.Created);
-        _onlyProvider(jobId);
-        _before(jobId, job.since + _acceptWindow);
-        uint256 staked = stakeVault.stakeOf(msg.sender).active;
-        uint256 required = stakeVault.requiredStake(job.resourceNumber);
-        if (staked < required) revert ProviderStakeTooLow(msg.sender, staked, required);
-
-        _moveTo(job, JobStatus.Accepted);
-        emit JobAccepted(jobId, msg.sender);
+        _accept(jobId, JobStatus.Accepted);
     }
 
     /// @inheritdoc IMarketplace
@@ -200,6 +137,13 @@ contract Marketplace is
         _before(jobId, job.since + _startWindow);
 
         _moveTo(job, JobStatus.Running);
+        job.startedAt = uint40(block.timestamp);
+        emit JobStarted(jobId, uint40(block.timestamp));
+    }
+
+    /// @inheritdoc IMarketplace
+    function acceptAndStartJob(bytes32 jobId) external {
+        JobRecord storage job = _accept(jobId, JobStatus.Running);
         job.startedAt = uint40(block.timestamp);
         emit JobStarted(jobId, uint40(block.timestamp));
     }
@@ -226,125 +170,85 @@ contract Marketplace is
         _completeByProvider(jobId, resultCid, maxSeconds, true);
     }
 
-    // ----------------------------------------------------------- either party
-
-    /// @inheritdoc IMarketplace
-    function disputeJob(bytes32 jobId, string calldata reason) external {
-        // Check
-        if (bytes(reason).length > MAX_REASON_BYTES) {
-            revert DisputeReasonTooLong(bytes(reason).length, MAX_REASON_BYTES);
-        }
-        JobRecord storage job = _storage().jobs[jobId];
-        JobStatus status = job.status;
-        (address user, uint96 locked) = escrow.lockOf(jobId);
-        if (status == JobStatus.Completed && job.flags & PAID == 0) {
-            if (msg.sender != user) revert JobCallerUnauthorized(jobId, msg.sender);
-            _before(jobId, job.since + _disputeWindow);
-        } else if (status == JobStatus.Accepted || status == JobStatus.Running) {
-            _onlyParty(jobId, user);
-        } else {
-            revert JobStatusInvalid(jobId, status);
-        }
-
-        // Effect
-        _moveTo(job, JobStatus.Disputed);
-        if (status != JobStatus.Completed) job.endedAt = _clockAt(job, uint40(block.timestamp));
-        uint96 contested = _due(job, _billable(job, job.endedAt));
-        emit JobDisputed(jobId, msg.sender, reason, contested);
-
-        // Interaction
-        if (locked > contested) escrow.refund(jobId, locked - contested);
-    }
-
-    /// @inheritdoc IMarketplace
-    function submitEvidence(bytes32 jobId, bytes32 evidenceCid) external {
-        _inStatus(jobId, JobStatus.Disputed);
-        (address user,) = escrow.lockOf(jobId);
-        _onlyParty(jobId, user);
-        emit EvidenceSubmitted(jobId, msg.sender, evidenceCid);
-    }
-
     // ------------------------------------------------------------------ anyone
 
     /// @inheritdoc IMarketplace
     function expireJob(bytes32 jobId) external {
-        JobRecord storage job = _storage().jobs[jobId];
-        JobStatus status = job.status;
-        if (status == JobStatus.Created) {
-            _after(jobId, job.since + _acceptWindow);
-            _cancel(jobId, job, EndReason.NotAccepted);
-        } else if (status == JobStatus.Accepted) {
-            _after(jobId, job.since + _startWindow);
-            _cancel(jobId, job, EndReason.NotStarted);
-            reputationSystem.recordJob(escrow.providerOf(jobId), IReputationSystem.JobOutcome.NotStarted);
-        } else {
-            revert JobStatusInvalid(jobId, status);
-        }
+        _expire(jobId);
     }
 
     /// @inheritdoc IMarketplace
     function endJob(bytes32 jobId) external {
-        JobRecord storage job = _inStatus(jobId, JobStatus.Running);
-        if (job.deadAt == 0) _after(jobId, job.startedAt + job.duration);
-        _complete(jobId, job, EndReason.TimeOver, bytes32(0), type(uint40).max, _disputeWindow == 0);
+        _end(jobId);
     }
 
     /// @inheritdoc IMarketplace
     function settleJob(bytes32 jobId) external {
-        JobRecord storage job = _storage().jobs[jobId];
-        JobStatus status = job.status;
-        if (status == JobStatus.Running) {
-            _settleRunning(jobId, job);
-        } else if (status == JobStatus.Completed) {
-            if (job.flags & PAID != 0) revert NothingToSettle(jobId);
-            _after(jobId, job.since + _disputeWindow);
-            _pay(jobId, job, _billable(job, job.endedAt));
-        } else {
-            revert JobStatusInvalid(jobId, status);
+        _settle(jobId, true);
+    }
+
+    /// @inheritdoc IMarketplace
+    function settleBatch(bytes32[] calldata jobIds) external returns (uint256 settled) {
+        for (uint256 i = 0; i < jobIds.length; ++i) {
+            if (_settle(jobIds[i], false)) ++settled;
         }
     }
 
-    /// @inheritdoc IMarketplace
-    function resolveByTimeout(bytes32 jobId) external {
-        JobRecord storage job = _inStatus(jobId, JobStatus.Disputed);
-        _after(jobId, job.since + _verdictWindow);
-        _resolve(jobId, job, Verdict.SplitPayment, true);
-    }
-
-    // ---------------------------------------------------------- committee only
+    // -------------------------------------- calls whose code is in MarketExceptions
 
     /// @inheritdoc IMarketplace
-    /// @dev Only the part after the last recorded outage, and inside the time the clock ran, counts: nothing is taken off twice.
-    function recordOutage(bytes32 jobId, uint40 from, uint40 to) external onlyCommittee(jobId) {
-        JobRecord storage job = _storage().jobs[jobId];
-        JobStatus status = job.status;
-        bool unpaid = status == JobStatus.Completed && job.flags & PAID == 0;
-        if (status != JobStatus.Running && status != JobStatus.Disputed && !unpaid) {
-            revert JobStatusInvalid(jobId, status);
-        }
-
-        uint256 start = Math.max(from, Math.max(job.startedAt, job.outageEnd));
-        uint256 end = Math.min(to, job.endedAt == 0 ? _clockAt(job, uint40(block.timestamp)) : job.endedAt);
-        if (job.startedAt == 0 || start >= end) revert OutageInvalid(jobId, from, to);
-
-        job.outageSeconds += uint32(end - start);
-        job.outageEnd = uint40(end);
-        emit OutageRecorded(jobId, uint40(start), uint40(end));
+    function setAutoRenew(bytes32, uint40, uint40, uint128) external {
+        _delegate();
     }
 
     /// @inheritdoc IMarketplace
-    function recordDeath(bytes32 jobId, uint40 timestamp) external onlyCommittee(jobId) {
-        JobRecord storage job = _inStatus(jobId, JobStatus.Running);
-        if (job.deadAt != 0 || timestamp > block.timestamp) revert OutageInvalid(jobId, timestamp, 0);
-
-        uint40 deadAt = uint40(Math.max(timestamp, job.startedAt));
-        job.deadAt = deadAt;
-        emit DeathRecorded(jobId, deadAt);
+    function renewJob(bytes32) external {
+        _delegate();
     }
 
     /// @inheritdoc IMarketplace
-    function resolveDispute(bytes32 jobId, Verdict verdict) external onlyCommittee(jobId) {
-        _resolve(jobId, _inStatus(jobId, JobStatus.Disputed), verdict, false);
+    function reclaimJob(bytes32) external {
+        _delegate();
+    }
+
+    /// @inheritdoc IMarketplace
+    function disputeJob(bytes32, string calldata) external {
+        _delegate();
+    }
+
+    /// @inheritdoc IMarketplace
+    function submitEvidence(bytes32, bytes32) external {
+        _delegate();
+    }
+
+    /// @inheritdoc IMarketplace
+    function resolveByTimeout(bytes32) external {
+        _delegate();
+    }
+
+    /// @inheritdoc IMarketplace
+    function recordReputation(bytes32) external {
+        _delegate();
+    }
+
+    /// @inheritdoc IMarketplace
+    function recordOutage(bytes32, uint40, uint40) external {
+        _delegate();
+    }
+
+    /// @inheritdoc IMarketplace
+    function recordDeath(bytes32, uint40) external {
+        _delegate();
+    }
+
+    /// @inheritdoc IMarketplace
+    function resolveDispute(bytes32, Verdict) external {
+        _delegate();
+    }
+
+    /// @inheritdoc IMarketplace
+    function expireBatch(bytes32[] calldata) external returns (uint256) {
+        return abi.decode(_delegate(), (uint256));
     }
 
     // ------------------------------------------------------------------- admin
@@ -352,6 +256,13 @@ contract Marketplace is
     /// @inheritdoc IMarketplace
     function setFee(uint16 newFeeBps) external onlyRole(DEFAULT_ADMIN_ROLE) {
         _setFee(newFeeBps);
+    }
+
+    /// @inheritdoc IMarketplace
+    function setDisputeBond(uint16 newBondBps) external onlyRole(DEFAULT_ADMIN_ROLE) {
+        if (newBondBps > MAX_BOND_BPS) revert FeeTooHigh(newBondBps, MAX_BOND_BPS);
+        _storage().disputeBondBps = newBondBps;
+        emit DisputeBondUpdated(newBondBps);
     }
 
     /// @inheritdoc IMarketplace
@@ -367,47 +278,36 @@ contract Marketplace is
 
     /// @dev A job nobody created has status None and zeros.
     function getJob(bytes32 jobId) external view returns (Job memory) {
-        JobRecord memory job = _storage().jobs[jobId];
+        JobRecord storage job = _storage().jobs[jobId];
+        Course memory course = _courseOf(job);
         IPaymentEscrow.EscrowRecord memory record = escrow.escrows(jobId);
+        uint64 memo = _memoOf(jobId);
         return Job({
             jobId: jobId,
             user: record.user,
             provider: record.provider,
-            resourceId: bytes32((uint256(uint160(record.provider)) << 96) | job.resourceNumber),
+            resourceId: bytes32((uint256(uint160(record.provider)) << 96) | uint24(memo >> 32)),
             paymentToken: record.token,
             status: job.status,
             since: job.since,
             startedAt: job.startedAt,
-            endedAt: job.endedAt,
+            endedAt: _endOf(job, course),
             duration: job.duration,
-            outageSeconds: job.outageSeconds,
-            minSeconds: job.minSeconds,
+            outageSeconds: course.outageSeconds,
+            minSeconds: uint32(memo),
             settledSeconds: job.settledSeconds,
-            deadAt: job.deadAt,
+            deadAt: course.deadAt,
             pricePerHour: job.pricePerHour,
             lockedAmount: record.lockedAmount
         });
     }
 
-    /// @inheritdoc IMarketplace
-    function nextDeadline(bytes32 jobId) external view returns (Deadline memory) {
-        JobRecord storage job = _storage().jobs[jobId];
-        JobStatus status = job.status;
-        uint40 since = job.since;
-        if (status == JobStatus.Created) return Deadline(this.expireJob.selector, since + _acceptWindow);
-        if (status == JobStatus.Accepted) return Deadline(this.expireJob.selector, since + _startWindow);
-        if (status == JobStatus.Running) {
-            return Deadline(this.endJob.selector, job.deadAt == 0 ? job.startedAt + job.duration : job.deadAt);
-        }
-        if (status == JobStatus.Completed && job.flags & PAID == 0) {
-            return Deadline(this.settleJob.selector, since + _disputeWindow);
-        }
-        if (status == JobStatus.Disputed) return Deadline(this.resolveByTimeout.selector, since + _verdictWindow);
-        return Deadline(bytes4(0), 0);
-    }
-
     function windows() external view returns (Windows memory) {
         return Windows(_acceptWindow, _startWindow, _disputeWindow, _verdictWindow);
+    }
+
+    function disputeBondBps() external view returns (uint16) {
+        return _storage().disputeBondBps;
     }
 
     function feeBps() external view returns (uint16) {
@@ -423,7 +323,8 @@ contract Marketplace is
     /// @inheritdoc IMarketplace
     function billableSeconds(bytes32 jobId, uint40 timestamp) external view returns (uint40) {
         JobRecord storage job = _storage().jobs[jobId];
-        return _billable(job, _clockAt(job, timestamp));
+        Course memory course = _courseOf(job);
+        return _billable(job, course, _clockAt(job, course, timestamp), _memoOf(jobId));
     }
 
     /// @inheritdoc IMarketplace
@@ -451,10 +352,19 @@ contract Marketplace is
         );
     }
 
+    /// @inheritdoc IMarketplace
+    function nextDeadline(bytes32 jobId) external view returns (Deadline memory) {
+        return _nextDeadline(jobId);
+    }
+
     // ------------------------------------------------------- private: creation
 
-    function _checkRequest(JobRequest calldata request) private view returns (IResourceRegistry.Terms memory terms) {
-        terms = registry.termsOf(request.resourceId);
+    function _createRequested(
+        JobStatus status,
+        JobRequest calldata request,
+        IResourceRegistry.Terms memory terms,
+        uint8 reclaimHours
+    ) private returns (bytes32) {
         if (terms.pricePerHour > request.maxPricePerHour) {
             revert PriceAboveMaximum(terms.pricePerHour, request.maxPricePerHour);
         }
@@ -463,6 +373,8 @@ contract Marketplace is
         }
         if (request.spec.length > MAX_SPEC_BYTES) revert SpecTooLarge(request.spec.length, MAX_SPEC_BYTES);
         _checkTerms(request.resourceId, request.duration, terms);
+        return
+            _create(status, request.resourceId, request.imageCid, request.duration, request.spec, terms, reclaimHours);
     }
 
     function _checkTerms(bytes32 resourceId, uint40 duration, IResourceRegistry.Terms memory terms) private pure {
@@ -472,12 +384,15 @@ contract Marketplace is
         }
     }
 
+    /// @param status Created, or Accepted where the provider's signature says so already
     function _create(
+        JobStatus status,
         bytes32 resourceId,
         bytes32 imageCid,
         uint40 duration,
         bytes memory spec,
-        IResourceRegistry.Terms memory terms
+        IResourceRegistry.Terms memory terms,
+        uint8 reclaimHours
     ) private returns (bytes32 jobId) {
         // Check
         Storage storage $ = _storage();
@@ -485,140 +400,54 @@ contract Marketplace is
         if (_isActive(previous)) revert ResourceBusy(resourceId, previous);
         uint128 price = terms.pricePerHour;
         uint96 maxCost = _toAmount(Settlement.lockUp(price, duration));
+        uint96 storedPrice = _toAmount(price);
 
         // Effect
         jobId = computeJobId(previous, msg.sender, resourceId, imageCid, duration, price, keccak256(spec));
         $.lastJobOf[resourceId] = jobId;
         JobRecord storage job = $.jobs[jobId];
-        job.status = JobStatus.Created;
+        job.status = status;
         job.since = uint40(block.timestamp);
-        job.duration = duration;
-        job.minSeconds = terms.minSeconds;
-        job.pricePerHour = price;
-        job.resourceNumber = uint32(uint256(resourceId)); // the registry counts in 32 bits
+        job.duration = uint32(duration); // `maxSeconds` has 32 bits
+        job.pricePerHour = storedPrice;
+        (address provider, uint32 number) = _split(resourceId);
         emit JobCreated(jobId, msg.sender, resourceId, imageCid, price, duration, maxCost, spec);
+        if (status == JobStatus.Accepted) emit JobAccepted(jobId, provider);
 
         // Interaction
-        address provider = address(uint160(uint256(resourceId) >> 96));
-        escrow.lockFunds(jobId, terms.paymentToken, maxCost, msg.sender, provider, $.feeBps);
+        uint64 memo = (uint64(reclaimHours) << 56) | (uint64(number) << 32) | terms.minSeconds;
+        escrow.lockFunds(jobId, terms.paymentToken, maxCost, msg.sender, provider, $.feeBps, memo);
+    }
+
+    /// @dev Provider and number of a resource; the registry counts in 24 bits.
+    function _split(bytes32 resourceId) private pure returns (address provider, uint32 number) {
+        return (address(uint160(uint256(resourceId) >> 96)), uint24(uint256(resourceId)));
+    }
+
+    function _checkBond(address provider, uint32 number) private view {
+        if (stakeVault.isBonded(provider, number)) return;
+        revert ProviderStakeTooLow(provider, stakeVault.stakeOf(provider).active, stakeVault.requiredStake(number));
+    }
+
+    function _accept(bytes32 jobId, JobStatus next) private returns (JobRecord storage job) {
+        job = _inStatus(jobId, JobStatus.Created);
+        uint64 memo = _onlyProvider(jobId);
+        _before(jobId, job.since + _acceptWindow);
+        _checkBond(msg.sender, uint24(memo >> 32));
+
+        _moveTo(job, next);
+        emit JobAccepted(jobId, msg.sender);
     }
 
     // --------------------------------------------------------- private: ending
 
-    function _cancel(bytes32 jobId, JobRecord storage job, EndReason reason) private {
-        _moveTo(job, JobStatus.Cancelled);
-        emit JobCancelled(jobId, reason);
-        escrow.releaseFunds(jobId, 0);
-    }
-
     function _completeByProvider(bytes32 jobId, bytes32 resultCid, uint40 maxSeconds, bool consented) private {
         JobRecord storage job = _inStatus(jobId, JobStatus.Running);
-        _onlyProvider(jobId);
-        _complete(jobId, job, EndReason.ProviderCompleted, resultCid, maxSeconds, consented);
-    }
-
-    /// @dev Once the host is reported dead the job ends as that, whoever ends it, and the minimum is not billed.
-    /// @param consented The renter agrees, or nobody has to: the provider's share is paid now
-    function _complete(
-        bytes32 jobId,
-        JobRecord storage job,
-        EndReason reason,
-        bytes32 resultCid,
-        uint40 maxSeconds,
-        bool consented
-    ) private {
-        if (job.deadAt != 0) reason = EndReason.ProviderDead;
-        uint40 endedAt = _clockAt(job, uint40(block.timestamp));
-        _moveTo(job, JobStatus.Completed);
-        job.endedAt = endedAt;
-        uint40 billed = uint40(Math.min(_billable(job, endedAt), maxSeconds));
-        uint256 total = Settlement.cost(job.pricePerHour, Math.max(billed, job.settledSeconds));
-        emit JobCompleted(jobId, reason, billed, uint96(total), resultCid);
-
-        if (consented) {
-            _pay(jobId, job, billed);
-        } else {
-            (, uint96 locked) = escrow.lockOf(jobId);
-            uint96 due = _due(job, billed);
-            if (locked > due) escrow.refund(jobId, locked - due);
-        }
-    }
-
-    /// @dev The last payment of a completed job: what is due to the provider, anything else back to the renter.
-    function _pay(bytes32 jobId, JobRecord storage job, uint40 billed) private {
-        uint96 due = _due(job, billed);
-        job.flags |= PAID;
-        if (billed > job.settledSeconds) job.settledSeconds = billed;
-        emit JobSettled(jobId, job.settledSeconds, due);
-        escrow.releaseFunds(jobId, due);
-        reputationSystem.recordJob(
-            escrow.providerOf(jobId),
-            job.deadAt == 0 ? IReputationSystem.JobOutcome.Completed : IReputationSystem.JobOutcome.ProviderDied
-        );
-    }
-
-    /// @dev Proven time only: the minimum is due when the job ends.
-    function _settleRunning(bytes32 jobId, JobRecord storage job) private {
-        uint40 now_ = _clockAt(job, uint40(block.timestamp));
-        uint40 billed = uint40(Settlement.billableSeconds(job.startedAt, now_, job.outageSeconds, 0, job.duration));
-        uint96 due = _due(job, billed);
-        if (due == 0) revert NothingToSettle(jobId);
-
-        job.settledSeconds = billed;
-        emit JobSettled(jobId, billed, due);
-        escrow.partialRelease(jobId, due);
-    }
-
-    function _resolve(bytes32 jobId, JobRecord storage job, Verdict verdict, bool byTimeout) private {
-        uint256 toProvider = _due(job, _billable(job, job.endedAt));
-        IReputationSystem.JobOutcome outcome = IReputationSystem.JobOutcome.Completed;
-        if (verdict == Verdict.ProviderFault) {
-            toProvider = 0;
-            outcome = IReputationSystem.JobOutcome.DisputeLost;
-        } else if (verdict == Verdict.SplitPayment) {
-            (toProvider,) = Settlement.split(toProvider);
-            outcome = IReputationSystem.JobOutcome.DisputeSplit;
-        }
-
-        _moveTo(job, JobStatus.Resolved);
-        emit JobResolved(jobId, verdict, byTimeout);
-        escrow.releaseFunds(jobId, uint96(toProvider));
-        reputationSystem.recordJob(escrow.providerOf(jobId), outcome);
+        uint64 memo = _onlyProvider(jobId);
+        _complete(jobId, job, memo, EndReason.ProviderCompleted, resultCid, maxSeconds, consented);
     }
 
     // ---------------------------------------------------------- private: rules
-
-    function _moveTo(JobRecord storage job, JobStatus status) private {
-        job.status = status;
-        job.since = uint40(block.timestamp);
-    }
-
-    function _isActive(bytes32 jobId) private view returns (bool) {
-        JobStatus status = _storage().jobs[jobId].status;
-        return status == JobStatus.Created || status == JobStatus.Accepted || status == JobStatus.Running;
-    }
-
-    /// @dev Where the clock stands at `timestamp`: never past the paid time, nor past the last proof of life. Zero if not started.
-    function _clockAt(JobRecord storage job, uint40 timestamp) private view returns (uint40) {
-        (uint40 startedAt, uint40 deadAt) = (job.startedAt, job.deadAt);
-        if (startedAt == 0) return 0;
-        uint256 stop = Math.min(timestamp, startedAt + job.duration);
-        return uint40(deadAt == 0 ? stop : Math.min(stop, deadAt));
-    }
-
-    function _billable(JobRecord storage job, uint40 endedAt) private view returns (uint40) {
-        uint32 minSeconds = job.deadAt == 0 ? job.minSeconds : 0;
-        return uint40(Settlement.billableSeconds(job.startedAt, endedAt, job.outageSeconds, minSeconds, job.duration));
-    }
-
-    function _due(JobRecord storage job, uint40 billed) private view returns (uint96) {
-        return uint96(Settlement.accrued(job.pricePerHour, billed, job.settledSeconds)); // below the uint96 lock
-    }
-
-    function _toAmount(uint256 amount) private pure returns (uint96) {
-        if (amount > type(uint96).max) revert IPaymentEscrow.AmountTooLarge(amount);
-        return uint96(amount);
-    }
 
     function _setFee(uint16 newFeeBps) private {
         uint16 maximum = escrow.MAX_FEE_BPS();
@@ -627,37 +456,17 @@ contract Marketplace is
         emit FeeUpdated(newFeeBps);
     }
 
-    function _inStatus(bytes32 jobId, JobStatus status) private view returns (JobRecord storage job) {
-        job = _storage().jobs[jobId];
-        if (job.status != status) revert JobStatusInvalid(jobId, job.status);
+    function _EIP712Name() internal pure override returns (string memory) {
+        return "gpumarket";
     }
 
-    function _onlyRenter(bytes32 jobId) private view {
-        (address user,) = escrow.lockOf(jobId);
-        if (msg.sender != user) revert JobCallerUnauthorized(jobId, msg.sender);
+    function _EIP712Version() internal pure override returns (string memory) {
+        return "1";
     }
 
-    function _onlyProvider(bytes32 jobId) private view {
-        if (msg.sender != escrow.providerOf(jobId)) revert JobCallerUnauthorized(jobId, msg.sender);
-    }
-
-    function _onlyParty(bytes32 jobId, address user) private view {
-        if (msg.sender != user) _onlyProvider(jobId);
-    }
-
-    function _before(bytes32 jobId, uint40 deadline) private view {
-        if (block.timestamp >= deadline) revert JobDeadlinePassed(jobId, deadline);
-    }
-
-    function _after(bytes32 jobId, uint40 deadline) private view {
-        if (block.timestamp < deadline) revert JobDeadlineNotReached(jobId, deadline);
-    }
-
-    function _storage() private pure returns (Storage storage $) {
-        bytes32 slot = STORAGE_SLOT;
-        assembly ("memory-safe") {
-            $.slot := slot
-        }
+    /// @dev The same call, by code that only this contract's constructor could have chosen.
+    function _delegate() private returns (bytes memory) {
+        return Address.functionDelegateCall(_exceptions, msg.data);
     }
 
     function _authorizeUpgrade(address) internal override onlyRole(DEFAULT_ADMIN_ROLE) {}

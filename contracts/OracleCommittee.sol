@@ -24,11 +24,6 @@ contract OracleCommittee is IOracleCommittee, AccessControlUpgradeable, EIP712Up
         IStakeVault stakeVault;
     }
 
-    struct StoredReport {
-        bytes32 outcomesRoot;
-        uint32 count;
-    }
-
     /// @custom:storage-location erc7201:gpumarket.storage.OracleCommittee
     struct Storage {
         Member[] members;
@@ -36,7 +31,7 @@ contract OracleCommittee is IOracleCommittee, AccessControlUpgradeable, EIP712Up
         uint64 configCount;
         uint64 latestSeq;
         uint8 threshold;
-        mapping(uint64 seq => StoredReport) reports;
+        mapping(uint64 seq => bytes32) outcomesRoots;
         mapping(uint64 seq => mapping(uint256 word => uint256)) applied;
     }
 
@@ -69,7 +64,6 @@ contract OracleCommittee is IOracleCommittee, AccessControlUpgradeable, EIP712Up
 
     /// @param admin May upgrade this contract and change its members
     function initialize(address admin, Member[] calldata newMembers, uint8 newThreshold) external initializer {
-        __EIP712_init("gpumarket OracleCommittee", "1");
         _grantRole(DEFAULT_ADMIN_ROLE, admin);
         _setConfig(newMembers, newThreshold);
     }
@@ -86,7 +80,7 @@ contract OracleCommittee is IOracleCommittee, AccessControlUpgradeable, EIP712Up
 
         // Effect
         $.latestSeq = report.seq;
-        $.reports[report.seq] = StoredReport(report.outcomesRoot, report.count);
+        $.outcomesRoots[report.seq] = report.outcomesRoot;
         emit ReportSubmitted(
             report.seq, report.epoch, report.outcomesRoot, report.count, report.evidenceDigest, signersMask
         );
@@ -184,7 +178,7 @@ contract OracleCommittee is IOracleCommittee, AccessControlUpgradeable, EIP712Up
     }
 
     function outcomesRootOf(uint64 seq) external view returns (bytes32) {
-        return _storage().reports[seq].outcomesRoot;
+        return _storage().outcomesRoots[seq];
     }
 
     function isApplied(uint64 seq, uint32 index) external view returns (bool) {
@@ -219,13 +213,13 @@ contract OracleCommittee is IOracleCommittee, AccessControlUpgradeable, EIP712Up
         private
     {
         Storage storage $ = _storage();
-        StoredReport memory report = $.reports[seq];
-        if (report.count == 0) revert ReportMissing(seq);
+        bytes32 root = $.outcomesRoots[seq];
+        if (root == bytes32(0)) revert ReportMissing(seq);
         if (outcome.kind != expected) revert OutcomeKindMismatch(expected, outcome.kind);
-        if (
-            index >= report.count
-                || !MerkleProof.verifyCalldata(proof, report.outcomesRoot, hashOutcome(index, outcome))
-        ) revert OutcomeProofInvalid(seq, index);
+        // The leaf binds its index, so the count that was signed bounds nothing more.
+        if (!MerkleProof.verifyCalldata(proof, root, hashOutcome(index, outcome))) {
+            revert OutcomeProofInvalid(seq, index);
+        }
         uint256 bit = 1 << (index & 0xff);
         uint256 word = $.applied[seq][index >> 8];
         if (word & bit != 0) revert OutcomeAlreadyApplied(seq, index);
@@ -301,6 +295,14 @@ contract OracleCommittee is IOracleCommittee, AccessControlUpgradeable, EIP712Up
         assembly ("memory-safe") {
             $.slot := slot
         }
+    }
+
+    function _EIP712Name() internal pure override returns (string memory) {
+        return "gpumarket OracleCommittee";
+    }
+
+    function _EIP712Version() internal pure override returns (string memory) {
+        return "1";
     }
 
     function _authorizeUpgrade(address) internal override onlyRole(DEFAULT_ADMIN_ROLE) {}

@@ -22,6 +22,7 @@ contract PaymentEscrow is IPaymentEscrow, AccessControl, ReentrancyGuardTransien
         address provider;
         uint16 tokenIndex;
         uint16 feeBps;
+        uint64 memo;
     }
 
     struct Token {
@@ -38,7 +39,8 @@ contract PaymentEscrow is IPaymentEscrow, AccessControl, ReentrancyGuardTransien
     mapping(uint16 tokenIndex => mapping(address account => uint256)) private _balances;
     mapping(uint16 tokenIndex => uint256) private _fees;
     mapping(address token => Token) private _tokens;
-    address[] private _tokenList;
+    mapping(uint16 tokenIndex => address) private _tokenAt;
+    uint16 private _tokenCount;
 
     modifier onlyMarketplace() {
         if (msg.sender != marketplace) revert CallerNotMarketplace(msg.sender);
@@ -79,16 +81,20 @@ contract PaymentEscrow is IPaymentEscrow, AccessControl, ReentrancyGuardTransien
     // -------------------------------------------------------- the market only
 
     /// @inheritdoc IPaymentEscrow
-    function lockFunds(bytes32 jobId, address token, uint96 amount, address user, address provider, uint16 feeBps)
-        external
-        onlyMarketplace
-        nonReentrant
-    {
+    function lockFunds(
+        bytes32 jobId,
+        address token,
+        uint96 amount,
+        address user,
+        address provider,
+        uint16 feeBps,
+        uint64 memo
+    ) external onlyMarketplace nonReentrant {
         uint16 index = _allowedIndex(token);
         if (feeBps > MAX_FEE_BPS) revert FeeAboveCap(feeBps, MAX_FEE_BPS);
         if (_records[jobId].user != address(0)) revert EscrowExists(jobId);
 
-        _records[jobId] = Record(user, amount, provider, index, feeBps);
+        _records[jobId] = Record(user, amount, provider, index, feeBps, memo);
         emit FundsLocked(jobId, user, token, amount);
         _take(token, index, user, amount);
     }
@@ -99,7 +105,7 @@ contract PaymentEscrow is IPaymentEscrow, AccessControl, ReentrancyGuardTransien
         uint256 locked = uint256(record.locked) + amount;
         if (locked > type(uint96).max) revert AmountTooLarge(locked);
         uint16 index = record.tokenIndex;
-        address token = _tokenList[index];
+        address token = _tokenAt[index];
 
         record.locked = uint96(locked);
         emit FundsLocked(jobId, payer, token, amount);
@@ -107,12 +113,13 @@ contract PaymentEscrow is IPaymentEscrow, AccessControl, ReentrancyGuardTransien
     }
 
     /// @inheritdoc IPaymentEscrow
-    function releaseFunds(bytes32 jobId, uint96 actualCost) external onlyMarketplace {
+    function releaseFunds(bytes32 jobId, uint96 actualCost) external onlyMarketplace returns (address provider) {
         Record storage record = _existing(jobId);
         uint96 locked = record.locked;
         if (actualCost > locked) revert EscrowInsufficient(jobId, locked, actualCost);
 
         record.locked = 0;
+        provider = record.provider;
         if (actualCost > 0) _payProvider(jobId, record, actualCost);
         if (locked > actualCost) _payUser(jobId, record, locked - actualCost);
     }
@@ -129,16 +136,28 @@ contract PaymentEscrow is IPaymentEscrow, AccessControl, ReentrancyGuardTransien
         _payUser(jobId, record, amount);
     }
 
+    /// @inheritdoc IPaymentEscrow
+    function refundAbove(bytes32 jobId, uint96 keep) external onlyMarketplace {
+        Record storage record = _existing(jobId);
+        uint96 locked = record.locked;
+        if (locked <= keep) return;
+
+        record.locked = keep;
+        _payUser(jobId, record, locked - keep);
+    }
+
     // ------------------------------------------------------------------- admin
 
     /// @inheritdoc IPaymentEscrow
     function allowToken(address token) external onlyRole(DEFAULT_ADMIN_ROLE) {
         Token storage entry = _tokens[token];
         if (!entry.known) {
-            if (_tokenList.length == MAX_TOKENS) revert TooManyTokens();
-            entry.index = uint16(_tokenList.length);
+            uint16 index = _tokenCount;
+            if (index == MAX_TOKENS) revert TooManyTokens();
+            entry.index = index;
             entry.known = true;
-            _tokenList.push(token);
+            _tokenAt[index] = token;
+            _tokenCount = index + 1;
         }
         entry.allowed = true;
         emit TokenAllowed(token, entry.index);
@@ -174,7 +193,7 @@ contract PaymentEscrow is IPaymentEscrow, AccessControl, ReentrancyGuardTransien
             jobId: jobId,
             user: record.user,
             provider: record.provider,
-            token: exists ? _tokenList[record.tokenIndex] : address(0),
+            token: exists ? _tokenAt[record.tokenIndex] : address(0),
             lockedAmount: record.locked,
             feeBps: record.feeBps,
             completed: exists && record.locked == 0
@@ -192,6 +211,18 @@ contract PaymentEscrow is IPaymentEscrow, AccessControl, ReentrancyGuardTransien
         return _records[jobId].provider;
     }
 
+    /// @inheritdoc IPaymentEscrow
+    function hostOf(bytes32 jobId) external view returns (address provider, uint64 memo) {
+        Record storage record = _records[jobId];
+        return (record.provider, record.memo);
+    }
+
+    /// @inheritdoc IPaymentEscrow
+    function partiesOf(bytes32 jobId) external view returns (address user, address provider, uint64 memo) {
+        Record storage record = _records[jobId];
+        return (record.user, record.provider, record.memo);
+    }
+
     function balanceOf(address token, address account) external view returns (uint256) {
         Token memory entry = _tokens[token];
         return entry.known ? _balances[entry.index][account] : 0;
@@ -206,8 +237,11 @@ contract PaymentEscrow is IPaymentEscrow, AccessControl, ReentrancyGuardTransien
         return _tokens[token].allowed;
     }
 
-    function tokens() external view returns (address[] memory) {
-        return _tokenList;
+    function tokens() external view returns (address[] memory list) {
+        list = new address[](_tokenCount);
+        for (uint16 i = 0; i < list.length; ++i) {
+            list[i] = _tokenAt[i];
+        }
     }
 
     // ----------------------------------------------------------------- private

@@ -3,6 +3,10 @@ pragma solidity ^0.8.28;
 
 import {AccessControlUpgradeable} from "@openzeppelin/contracts-upgradeable/access/AccessControlUpgradeable.sol";
 import {UUPSUpgradeable} from "@openzeppelin/contracts-upgradeable/proxy/utils/UUPSUpgradeable.sol";
+import {EIP712Upgradeable} from "@openzeppelin/contracts-upgradeable/utils/cryptography/EIP712Upgradeable.sol";
+import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
+import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
+import {IAccessPolicy} from "./interfaces/IAccessPolicy.sol";
 import {IMarketplace} from "./interfaces/IMarketplace.sol";
 import {IPaymentEscrow} from "./interfaces/IPaymentEscrow.sol";
 import {IReputationSystem} from "./interfaces/IReputationSystem.sol";
@@ -11,7 +15,7 @@ import {IStakeVault} from "./interfaces/IStakeVault.sol";
 
 /// @title Providers and what they rent out
 /// @dev A provider's resources are numbered from 1. Resource number n needs stake for n machines, here and when a job on it is accepted.
-contract ResourceRegistry is IResourceRegistry, AccessControlUpgradeable, UUPSUpgradeable {
+contract ResourceRegistry is IResourceRegistry, AccessControlUpgradeable, EIP712Upgradeable, UUPSUpgradeable {
     struct Resource {
         // slot 0: all the market needs
         uint128 pricePerHour;
@@ -21,6 +25,8 @@ contract ResourceRegistry is IResourceRegistry, AccessControlUpgradeable, UUPSUp
         bool otherToken; // not the default token: see `paymentToken`
         uint16 gpuCount;
         uint16 vcpu;
+        uint8 reclaimHours;
+        bool restricted; // see `accessPolicies`
         // slot 1
         uint32 memoryGB;
         uint32 storageGB;
@@ -44,13 +50,20 @@ contract ResourceRegistry is IResourceRegistry, AccessControlUpgradeable, UUPSUp
         mapping(bytes32 resourceId => Resource) resources;
         mapping(address provider => Provider) providers;
         uint256 totalResources;
+        mapping(bytes32 resourceId => address) accessPolicies;
+        mapping(address provider => uint64) offerEpochs;
     }
 
     bytes32 private constant STORAGE_SLOT =
         keccak256(abi.encode(uint256(keccak256("gpumarket.storage.ResourceRegistry")) - 1)) & ~bytes32(uint256(0xff));
 
+    bytes32 private constant OFFER_TYPEHASH = keccak256(
+        "Offer(bytes32 resourceId,uint128 pricePerHour,address paymentToken,uint32 minSeconds,uint32 maxSeconds,uint40 validUntil,uint64 epoch,bytes32 renters)"
+    );
+
     uint256 public constant MAX_ENDPOINT_BYTES = 256;
     uint256 public constant MAX_MODEL_BYTES = 64;
+    uint32 private constant MAX_RESOURCES = type(uint24).max; // the market keeps 24 bits of it
     uint32 private constant DEFAULT_MIN_SECONDS = 1 minutes;
     uint32 private constant DEFAULT_MAX_SECONDS = 30 days;
 
@@ -136,6 +149,25 @@ contract ResourceRegistry is IResourceRegistry, AccessControlUpgradeable, UUPSUp
         emit PricingUpdated(resourceId, price);
     }
 
+    /// @inheritdoc IResourceRegistry
+    function setAccessPolicy(bytes32 resourceId, address policy) external {
+        _owned(resourceId).restricted = policy != address(0);
+        _storage().accessPolicies[resourceId] = policy;
+        emit AccessPolicyUpdated(resourceId, policy);
+    }
+
+    /// @inheritdoc IResourceRegistry
+    function setReclaimNotice(bytes32 resourceId, uint8 noticeHours) external {
+        _owned(resourceId).reclaimHours = noticeHours;
+        emit ReclaimNoticeUpdated(resourceId, noticeHours);
+    }
+
+    /// @inheritdoc IResourceRegistry
+    function cancelOffers() external {
+        uint64 epoch = ++_storage().offerEpochs[msg.sender];
+        emit OffersCancelled(msg.sender, epoch);
+    }
+
     // --------------------------------------------------------------- committee
 
     /// @inheritdoc IResourceRegistry
@@ -182,14 +214,67 @@ contract ResourceRegistry is IResourceRegistry, AccessControlUpgradeable, UUPSUp
 
     /// @inheritdoc IResourceRegistry
     function termsOf(bytes32 resourceId) external view returns (Terms memory) {
+        return _termsOf(_existing(resourceId));
+    }
+
+    /// @inheritdoc IResourceRegistry
+    function termsFor(bytes32 resourceId, address renter)
+        external
+        view
+        returns (Terms memory terms, uint8 reclaimHours)
+    {
         Resource storage resource = _existing(resourceId);
-        return Terms({
-            pricePerHour: resource.pricePerHour,
-            minSeconds: resource.minSeconds,
-            maxSeconds: resource.maxSeconds,
+        _checkAccess(resource, resourceId, renter);
+        return (_termsOf(resource), resource.reclaimHours);
+    }
+
+    /// @inheritdoc IResourceRegistry
+    function offeredTerms(Offer calldata offer, bytes calldata signature, address renter, bytes32[] calldata proof)
+        external
+        view
+        returns (Terms memory terms, uint8 reclaimHours)
+    {
+        Resource storage resource = _existing(offer.resourceId);
+        address provider = _providerOf(offer.resourceId);
+        if (block.timestamp > offer.validUntil) revert OfferInvalid("validUntil");
+        if (offer.epoch != _storage().offerEpochs[provider]) revert OfferInvalid("epoch");
+        if (offer.pricePerHour == 0) revert OfferInvalid("pricePerHour");
+        if (offer.minSeconds == 0) revert OfferInvalid("minSeconds");
+        if (
+            offer.renters != bytes32(0)
+                && !MerkleProof.verifyCalldata(
+                    proof, offer.renters, keccak256(bytes.concat(keccak256(abi.encode(renter))))
+                )
+        ) revert OfferInvalid("renters");
+        if (!SignatureChecker.isValidSignatureNowCalldata(provider, hashOffer(offer), signature)) {
+            revert OfferInvalid("signature");
+        }
+        _checkAccess(resource, offer.resourceId, renter);
+        terms = Terms({
+            pricePerHour: offer.pricePerHour,
+            minSeconds: offer.minSeconds,
+            maxSeconds: offer.maxSeconds,
             available: resource.available,
-            paymentToken: _tokenOf(resource)
+            paymentToken: offer.paymentToken
         });
+        return (terms, resource.reclaimHours);
+    }
+
+    /// @inheritdoc IResourceRegistry
+    function hashOffer(Offer calldata offer) public view returns (bytes32) {
+        return _hashTypedDataV4(keccak256(abi.encode(OFFER_TYPEHASH, offer)));
+    }
+
+    function offerEpochOf(address provider) external view returns (uint64) {
+        return _storage().offerEpochs[provider];
+    }
+
+    function accessPolicyOf(bytes32 resourceId) external view returns (address) {
+        return _storage().accessPolicies[resourceId];
+    }
+
+    function reclaimNoticeOf(bytes32 resourceId) external view returns (uint8) {
+        return _storage().resources[resourceId].reclaimHours;
     }
 
     function endpointOf(address provider) external view returns (string memory) {
@@ -214,6 +299,7 @@ contract ResourceRegistry is IResourceRegistry, AccessControlUpgradeable, UUPSUp
         Provider storage provider = $.providers[msg.sender];
         if (bytes(provider.endpoint).length == 0) revert ProviderNotRegistered(msg.sender);
         uint32 number = provider.resourceCount + 1;
+        if (number > MAX_RESOURCES) revert ResourceParamsInvalid("resources");
         uint256 staked = stakeVault.stakeOf(msg.sender).active;
         uint256 required = stakeVault.requiredStake(number);
         if (staked < required) revert IMarketplace.ProviderStakeTooLow(msg.sender, staked, required);
@@ -265,6 +351,23 @@ contract ResourceRegistry is IResourceRegistry, AccessControlUpgradeable, UUPSUp
         if (params.maxSeconds < params.minSeconds) revert ResourceParamsInvalid("maxSeconds");
     }
 
+    function _termsOf(Resource storage resource) private view returns (Terms memory) {
+        return Terms({
+            pricePerHour: resource.pricePerHour,
+            minSeconds: resource.minSeconds,
+            maxSeconds: resource.maxSeconds,
+            available: resource.available,
+            paymentToken: _tokenOf(resource)
+        });
+    }
+
+    function _checkAccess(Resource storage resource, bytes32 resourceId, address renter) private view {
+        if (!resource.restricted) return;
+        if (!IAccessPolicy(_storage().accessPolicies[resourceId]).isAllowed(resourceId, renter)) {
+            revert AccessDenied(resourceId, renter);
+        }
+    }
+
     function _toPrice(uint256 price) private pure returns (uint128) {
         if (price == 0 || price > type(uint128).max) revert ResourceParamsInvalid("pricePerHour");
         return uint128(price);
@@ -297,6 +400,14 @@ contract ResourceRegistry is IResourceRegistry, AccessControlUpgradeable, UUPSUp
         assembly ("memory-safe") {
             $.slot := slot
         }
+    }
+
+    function _EIP712Name() internal pure override returns (string memory) {
+        return "gpumarket ResourceRegistry";
+    }
+
+    function _EIP712Version() internal pure override returns (string memory) {
+        return "1";
     }
 
     function _authorizeUpgrade(address) internal override onlyRole(DEFAULT_ADMIN_ROLE) {}

@@ -127,6 +127,11 @@ contract StakeVault is IStakeVault, ReentrancyGuardTransient {
         return resources * stakePerResource;
     }
 
+    /// @inheritdoc IStakeVault
+    function isBonded(address account, uint256 resources) external view returns (bool) {
+        return _stakes[account].active >= resources * stakePerResource;
+    }
+
     // ----------------------------------------------------------------- private
 
     function _stake(address account, uint256 amount) private {

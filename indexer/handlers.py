@@ -42,6 +42,7 @@ def job_created(state: State, event: events.JobCreated, at: int) -> None:
             "started_at": None,
             "ended_at": None,
             "dead_at": None,
+            "reclaim_at": None,
             "duration": event.duration,
             "outage_seconds": 0,
             "billable_seconds": None,
@@ -137,6 +138,10 @@ def outage_recorded(state: State, event: events.OutageRecorded, at: int) -> None
 
 def death_recorded(state: State, event: events.DeathRecorded, at: int) -> None:
     _change_job(state, event, dead_at=event.timestamp)
+
+
+def reclaim_noticed(state: State, event: events.ReclaimNoticed, at: int) -> None:
+    _change_job(state, event, reclaim_at=event.reclaim_at)
 
 
 def fee_updated(state: State, event: events.FeeUpdated, at: int) -> None:
@@ -261,6 +266,19 @@ def outcome_applied(state: State, event: events.OutcomeApplied, at: int) -> None
     state.put("reports", {**report, "applied": report["applied"] + 1})
 
 
+def unstored(
+    state: State,
+    event: events.AutoRenewSet
+    | events.ReputationUnrecorded
+    | events.AccessPolicyUpdated
+    | events.ReclaimNoticeUpdated
+    | events.OffersCancelled
+    | events.DisputeBondUpdated,
+    at: int,
+) -> None:
+    """Kept as an event of its job or resource, and in no column."""
+
+
 def _change_job(state: State, event: Any, **values: Any) -> None:
     if "status" in values:
         values["status"] = int(values["status"])
@@ -271,8 +289,8 @@ def _clock_at(job: Row, at: int) -> int | None:
     """When the clock of a job that ends in a block made `at` stood still; none if it never ran. As the market's own."""
     if job["started_at"] is None:
         return None
-    stop: int = min(at, job["started_at"] + job["duration"])
-    return stop if job["dead_at"] is None else min(stop, int(job["dead_at"]))
+    stops = (at, job["started_at"] + job["duration"], job["reclaim_at"], job["dead_at"])
+    return min(int(stop) for stop in stops if stop is not None)
 
 
 def _free(state: State, event: Any) -> None:

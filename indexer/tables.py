@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Dialect, Index, MetaData, String, Table, Text, TypeDecorator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _AMOUNT_DIGITS = 78  # a uint256 has at most 78 decimal digits
 
@@ -125,6 +125,7 @@ jobs = Table(
     Column("started_at", BigInteger),
     Column("ended_at", BigInteger),
     Column("dead_at", BigInteger),
+    Column("reclaim_at", BigInteger),
     Column("duration", BigInteger, nullable=False),
     Column("outage_seconds", BigInteger, nullable=False),
     Column("billable_seconds", BigInteger),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
+import {IResourceRegistry} from "./IResourceRegistry.sol";
+
 /// @title The market: jobs and their life
 /// @notice A renter opens a job on a resource, the provider accepts and starts it, and it ends in one of three
 /// terminal states. The market holds no token: it tells the escrow which of the job's own money goes to which of the
@@ -43,7 +45,8 @@ interface IMarketplace {
         NotStarted,
         TimeOver,
         ProviderDead,
-        Disputed
+        Disputed,
+        Reclaimed
     }
 
     /// @notice What a renter asks for.
@@ -124,7 +127,12 @@ interface IMarketplace {
     event EvidenceSubmitted(bytes32 indexed jobId, address indexed party, bytes32 evidenceCid);
     event OutageRecorded(bytes32 indexed jobId, uint40 from, uint40 to);
     event DeathRecorded(bytes32 indexed jobId, uint40 timestamp);
+    event AutoRenewSet(bytes32 indexed jobId, uint40 stepSeconds, uint40 until);
+    event ReclaimNoticed(bytes32 indexed jobId, uint40 reclaimAt);
+    /// @notice The reputation system failed: `recordReputation` tries again.
+    event ReputationUnrecorded(bytes32 indexed jobId, address indexed provider, uint8 outcome);
     event FeeUpdated(uint16 feeBps);
+    event DisputeBondUpdated(uint16 bondBps);
 
     error JobStatusInvalid(bytes32 jobId, JobStatus actual);
     error JobCallerUnauthorized(bytes32 jobId, address caller);
@@ -142,6 +150,10 @@ interface IMarketplace {
     error NothingToSettle(bytes32 jobId);
     error FeeTooHigh(uint16 feeBps, uint16 maximum);
     error DisputeReasonTooLong(uint256 size, uint256 maximum);
+    error RenewalNotAllowed(bytes32 jobId);
+    error ReclaimNotAllowed(bytes32 jobId);
+    error NothingToRecord(bytes32 jobId);
+    error GasTooLow();
 
     // ------------------------------------------------------------------ renter
 
@@ -154,6 +166,16 @@ interface IMarketplace {
     /// @notice `createJob` with the allowance in the same transaction.
     function createJobWithPermit(JobRequest calldata request, Permit calldata permit) external returns (bytes32 jobId);
 
+    /// @notice Opens a job that is already Accepted, on terms the provider signed. The resource must still be listed as available, its
+    /// access policy still decides, and the provider must still have its stake.
+    /// @param proof Merkle proof that the caller is one of `offer.renters`; empty where that is zero
+    function createJobFromOffer(
+        JobRequest calldata request,
+        IResourceRegistry.Offer calldata offer,
+        bytes calldata signature,
+        bytes32[] calldata proof
+    ) external returns (bytes32 jobId);
+
     /// @notice Renter, while Created: all money back.
     function cancelJob(bytes32 jobId) external;
 
@@ -163,9 +185,24 @@ interface IMarketplace {
     /// @notice Anybody buys more time at the locked price, while Running and before the end. Only ever adds time and money.
     function extendJob(bytes32 jobId, uint40 extraSeconds) external;
 
+    /// @notice Renter: lets anyone call `renewJob`, paid by the renter at the locked price. Zero steps end it.
+    /// @param stepSeconds How much each renewal buys
+    /// @param until Unix seconds the paid time may reach
+    /// @param maxPricePerHour Reverts if the job's price is above
+    function setAutoRenew(bytes32 jobId, uint40 stepSeconds, uint40 until, uint128 maxPricePerHour) external;
+
+    /// @notice Anyone, in the last ten minutes of the paid time, where the renter allowed it.
+    function renewJob(bytes32 jobId) external;
+
     // ---------------------------------------------------------------- provider
 
     function acceptJob(bytes32 jobId) external;
+
+    /// @notice `acceptJob` and `startJob` in one transaction.
+    function acceptAndStartJob(bytes32 jobId) external;
+
+    /// @notice Gives the notice that was agreed when the job was opened; the job ends with it, and no minimum is billed.
+    function reclaimJob(bytes32 jobId) external;
 
     /// @notice The clock runs from here.
     function startJob(bytes32 jobId) external;
@@ -200,8 +237,17 @@ interface IMarketplace {
     /// @notice While Running: releases what accrued so far. Completed, after the dispute window: releases the rest.
     function settleJob(bytes32 jobId) external;
 
+    /// @notice `settleJob` for each that has something to settle; the others are passed over.
+    function settleBatch(bytes32[] calldata jobIds) external returns (uint256 settled);
+
+    /// @notice The call that `nextDeadline` names, for each job where it is due; the others are passed over.
+    function expireBatch(bytes32[] calldata jobIds) external returns (uint256 executed);
+
     /// @notice Disputed and no verdict in time: split.
     function resolveByTimeout(bytes32 jobId) external;
+
+    /// @notice Counts a job that the reputation system failed to count when it ended.
+    function recordReputation(bytes32 jobId) external;
 
     // ---------------------------------------------------------- committee only
 
@@ -214,6 +260,10 @@ interface IMarketplace {
     /// @notice For jobs opened from now on; at most the escrow's cap.
     function setFee(uint16 feeBps) external;
 
+    /// @notice What whoever opens a dispute puts up, as a part of the contested amount; at most 20 %, zero for none. The other party gets it
+    /// if the verdict goes against the one who disputed; else it goes back.
+    function setDisputeBond(uint16 bondBps) external;
+
     /// @notice Stops new jobs and nothing else.
     function pause() external;
     function unpause() external;
@@ -224,6 +274,7 @@ interface IMarketplace {
     function nextDeadline(bytes32 jobId) external view returns (Deadline memory);
     function windows() external view returns (Windows memory);
     function feeBps() external view returns (uint16);
+    function disputeBondBps() external view returns (uint16);
     /// @notice The job that has the resource now, zero if it is free.
     function activeJobOf(bytes32 resourceId) external view returns (bytes32 jobId);
     /// @notice Billable seconds if the job ended at `timestamp`: running minus outage, at least `minSeconds`, at most `duration`.

@@ -48,16 +48,26 @@ interface IPaymentEscrow {
     // -------------------------------------------------------- the market only
 
     /// @notice Locks `amount` for a new job: from the user's balance here first, the remainder from its wallet.
-    function lockFunds(bytes32 jobId, address token, uint96 amount, address user, address provider, uint16 feeBps)
-        external;
+    /// @param memo What the market wants to read back beside the provider; means nothing here
+    function lockFunds(
+        bytes32 jobId,
+        address token,
+        uint96 amount,
+        address user,
+        address provider,
+        uint16 feeBps,
+        uint64 memo
+    ) external;
     /// @notice Adds to a job's lock, paid by `payer`.
     function addFunds(bytes32 jobId, uint96 amount, address payer) external;
     /// @notice Ends a job's escrow: `actualCost` to the provider less the fee, everything else back to the user.
-    function releaseFunds(bytes32 jobId, uint96 actualCost) external;
+    function releaseFunds(bytes32 jobId, uint96 actualCost) external returns (address provider);
     /// @notice Pays `amount` of the lock to the provider, less the fee.
     function partialRelease(bytes32 jobId, uint96 amount) external;
     /// @notice Gives `amount` of the lock back to the user.
     function refund(bytes32 jobId, uint96 amount) external;
+    /// @notice Gives what is locked above `keep` back to the user; nothing if there is none.
+    function refundAbove(bytes32 jobId, uint96 keep) external;
 
     // ------------------------------------------------------------------- admin
 
@@ -72,6 +82,8 @@ interface IPaymentEscrow {
     /// @notice One storage read each, for the market.
     function lockOf(bytes32 jobId) external view returns (address user, uint96 lockedAmount);
     function providerOf(bytes32 jobId) external view returns (address provider);
+    function hostOf(bytes32 jobId) external view returns (address provider, uint64 memo);
+    function partiesOf(bytes32 jobId) external view returns (address user, address provider, uint64 memo);
     function balanceOf(address token, address account) external view returns (uint256);
     function feesOf(address token) external view returns (uint256);
     function isTokenAllowed(address token) external view returns (bool);

@@ -57,6 +57,8 @@ interface IStakeVault {
     function compensationOf(address account) external view returns (uint256);
     /// @notice Active stake a provider needs for `resources` listed machines.
     function requiredStake(uint256 resources) external view returns (uint256);
+    /// @notice `stakeOf(account).active >= requiredStake(resources)`, in one storage read.
+    function isBonded(address account, uint256 resources) external view returns (bool);
     function token() external view returns (address);
     function unbondingPeriod() external view returns (uint40);
 }

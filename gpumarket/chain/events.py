@@ -17,6 +17,20 @@ from gpumarket.rules.units import Address, JobId, ResourceId
 
 
 @dataclass(frozen=True, slots=True)
+class AutoRenewSet:
+    """Marketplace.AutoRenewSet(bytes32,uint40,uint40)"""
+
+    block_number: int
+    block_hash: str
+    tx_hash: str
+    log_index: int
+    address: Address
+    job_id: JobId
+    step_seconds: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeathRecorded:
     """Marketplace.DeathRecorded(bytes32,uint40)"""
 
@@ -27,6 +41,18 @@ class DeathRecorded:
     address: Address
     job_id: JobId
     timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeBondUpdated:
+    """Marketplace.DisputeBondUpdated(uint16)"""
+
+    block_number: int
+    block_hash: str
+    tx_hash: str
+    log_index: int
+    address: Address
+    bond_bps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +225,33 @@ class OutageRecorded:
     job_id: JobId
     from_: int
     to: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReclaimNoticed:
+    """Marketplace.ReclaimNoticed(bytes32,uint40)"""
+
+    block_number: int
+    block_hash: str
+    tx_hash: str
+    log_index: int
+    address: Address
+    job_id: JobId
+    reclaim_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReputationUnrecorded:
+    """Marketplace.ReputationUnrecorded(bytes32,address,uint8)"""
+
+    block_number: int
+    block_hash: str
+    tx_hash: str
+    log_index: int
+    address: Address
+    job_id: JobId
+    provider: Address
+    outcome: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,6 +483,19 @@ class RewardIssued:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessPolicyUpdated:
+    """ResourceRegistry.AccessPolicyUpdated(bytes32,address)"""
+
+    block_number: int
+    block_hash: str
+    tx_hash: str
+    log_index: int
+    address: Address
+    resource_id: ResourceId
+    policy: Address
+
+
+@dataclass(frozen=True, slots=True)
 class AvailabilityUpdated:
     """ResourceRegistry.AvailabilityUpdated(bytes32,bool)"""
 
@@ -440,6 +506,19 @@ class AvailabilityUpdated:
     address: Address
     resource_id: ResourceId
     available: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OffersCancelled:
+    """ResourceRegistry.OffersCancelled(address,uint64)"""
+
+    block_number: int
+    block_hash: str
+    tx_hash: str
+    log_index: int
+    address: Address
+    provider: Address
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,6 +545,19 @@ class ProviderRegistered:
     address: Address
     provider: Address
     endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReclaimNoticeUpdated:
+    """ResourceRegistry.ReclaimNoticeUpdated(bytes32,uint8)"""
+
+    block_number: int
+    block_hash: str
+    tx_hash: str
+    log_index: int
+    address: Address
+    resource_id: ResourceId
+    notice_hours: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -578,8 +670,23 @@ class UnstakeRequested:
 
 
 Event: TypeAlias = (
-    DeathRecorded | EvidenceSubmitted | FeeUpdated | JobAccepted | JobCancelled | JobCompleted | JobCreated | JobDisputed | JobExtended | JobResolved | JobSettled | JobStarted | OutageRecorded | CommitteeConfigured | OutcomeApplied | ReportSubmitted | Deposited | FeesWithdrawn | FundsLocked | FundsReleased | Refunded | TokenAllowed | TokenRemoved | Withdrawn | JobRecorded | MetricsUpdated | PenaltyApplied | ReputationUpdated | RewardIssued | AvailabilityUpdated | PricingUpdated | ProviderRegistered | ResourceRegistered | UptimeUpdated | CompensationWithdrawn | Slashed | StakeWithdrawn | Staked | UnstakeRequested
+    AutoRenewSet | DeathRecorded | DisputeBondUpdated | EvidenceSubmitted | FeeUpdated | JobAccepted | JobCancelled | JobCompleted | JobCreated | JobDisputed | JobExtended | JobResolved | JobSettled | JobStarted | OutageRecorded | ReclaimNoticed | ReputationUnrecorded | CommitteeConfigured | OutcomeApplied | ReportSubmitted | Deposited | FeesWithdrawn | FundsLocked | FundsReleased | Refunded | TokenAllowed | TokenRemoved | Withdrawn | JobRecorded | MetricsUpdated | PenaltyApplied | ReputationUpdated | RewardIssued | AccessPolicyUpdated | AvailabilityUpdated | OffersCancelled | PricingUpdated | ProviderRegistered | ReclaimNoticeUpdated | ResourceRegistered | UptimeUpdated | CompensationWithdrawn | Slashed | StakeWithdrawn | Staked | UnstakeRequested
 )
+
+
+def _decode_auto_renew_set(raw: RawLog, address: Address) -> AutoRenewSet:
+    topics = raw["topics"]
+    data = raw["data"]
+    return AutoRenewSet(
+        int(raw["blockNumber"], 16),
+        raw["blockHash"],
+        raw["transactionHash"],
+        int(raw["logIndex"], 16),
+        address,
+        JobId(topics[1]),
+        int(data[2:66], 16),
+        int(data[66:130], 16),
+    )
 
 
 def _decode_death_recorded(raw: RawLog, address: Address) -> DeathRecorded:
@@ -592,6 +699,18 @@ def _decode_death_recorded(raw: RawLog, address: Address) -> DeathRecorded:
         int(raw["logIndex"], 16),
         address,
         JobId(topics[1]),
+        int(data[2:66], 16),
+    )
+
+
+def _decode_dispute_bond_updated(raw: RawLog, address: Address) -> DisputeBondUpdated:
+    data = raw["data"]
+    return DisputeBondUpdated(
+        int(raw["blockNumber"], 16),
+        raw["blockHash"],
+        raw["transactionHash"],
+        int(raw["logIndex"], 16),
+        address,
         int(data[2:66], 16),
     )
 
@@ -775,6 +894,35 @@ def _decode_outage_recorded(raw: RawLog, address: Address) -> OutageRecorded:
         JobId(topics[1]),
         int(data[2:66], 16),
         int(data[66:130], 16),
+    )
+
+
+def _decode_reclaim_noticed(raw: RawLog, address: Address) -> ReclaimNoticed:
+    topics = raw["topics"]
+    data = raw["data"]
+    return ReclaimNoticed(
+        int(raw["blockNumber"], 16),
+        raw["blockHash"],
+        raw["transactionHash"],
+        int(raw["logIndex"], 16),
+        address,
+        JobId(topics[1]),
+        int(data[2:66], 16),
+    )
+
+
+def _decode_reputation_unrecorded(raw: RawLog, address: Address) -> ReputationUnrecorded:
+    topics = raw["topics"]
+    data = raw["data"]
+    return ReputationUnrecorded(
+        int(raw["blockNumber"], 16),
+        raw["blockHash"],
+        raw["transactionHash"],
+        int(raw["logIndex"], 16),
+        address,
+        JobId(topics[1]),
+        checksum("0x" + topics[2][26:66]),
+        int(data[2:66], 16),
     )
 
 
@@ -1021,6 +1169,20 @@ def _decode_reward_issued(raw: RawLog, address: Address) -> RewardIssued:
     )
 
 
+def _decode_access_policy_updated(raw: RawLog, address: Address) -> AccessPolicyUpdated:
+    topics = raw["topics"]
+    data = raw["data"]
+    return AccessPolicyUpdated(
+        int(raw["blockNumber"], 16),
+        raw["blockHash"],
+        raw["transactionHash"],
+        int(raw["logIndex"], 16),
+        address,
+        ResourceId(topics[1]),
+        checksum("0x" + data[26:66]),
+    )
+
+
 def _decode_availability_updated(raw: RawLog, address: Address) -> AvailabilityUpdated:
     topics = raw["topics"]
     data = raw["data"]
@@ -1032,6 +1194,20 @@ def _decode_availability_updated(raw: RawLog, address: Address) -> AvailabilityU
         address,
         ResourceId(topics[1]),
         data[65:66] == "1",
+    )
+
+
+def _decode_offers_cancelled(raw: RawLog, address: Address) -> OffersCancelled:
+    topics = raw["topics"]
+    data = raw["data"]
+    return OffersCancelled(
+        int(raw["blockNumber"], 16),
+        raw["blockHash"],
+        raw["transactionHash"],
+        int(raw["logIndex"], 16),
+        address,
+        checksum("0x" + topics[1][26:66]),
+        int(data[2:66], 16),
     )
 
 
@@ -1060,6 +1236,20 @@ def _decode_provider_registered(raw: RawLog, address: Address) -> ProviderRegist
         address,
         checksum("0x" + topics[1][26:66]),
         _text(data, 0),
+    )
+
+
+def _decode_reclaim_notice_updated(raw: RawLog, address: Address) -> ReclaimNoticeUpdated:
+    topics = raw["topics"]
+    data = raw["data"]
+    return ReclaimNoticeUpdated(
+        int(raw["blockNumber"], 16),
+        raw["blockHash"],
+        raw["transactionHash"],
+        int(raw["logIndex"], 16),
+        address,
+        ResourceId(topics[1]),
+        int(data[2:66], 16),
     )
 
 
@@ -1191,8 +1381,14 @@ class EventSpec:
 
 EVENTS: Mapping[str, EventSpec] = MappingProxyType(
     {
+        "0x170709f1f4053a793ee77fa5c5bb9c9bfc05b2106ff2b07aa9f2e1bcae5946f0": EventSpec(
+            "Marketplace", "AutoRenewSet", AutoRenewSet, _decode_auto_renew_set
+        ),
         "0x1361a888e38110889ff4320843b24c50795d35b3267912a89c414ce7b328fb92": EventSpec(
             "Marketplace", "DeathRecorded", DeathRecorded, _decode_death_recorded
+        ),
+        "0xa4e0c8e2821610a2895185e1d15a049524b8c70f50a4e8211e11cddeace64d94": EventSpec(
+            "Marketplace", "DisputeBondUpdated", DisputeBondUpdated, _decode_dispute_bond_updated
         ),
         "0x4543e08408960bdc61f9796c9212f24c6c086541eb4f2c7717bdc01b53e5571d": EventSpec(
             "Marketplace", "EvidenceSubmitted", EvidenceSubmitted, _decode_evidence_submitted
@@ -1229,6 +1425,12 @@ EVENTS: Mapping[str, EventSpec] = MappingProxyType(
         ),
         "0xcfbd14c186496263f8756e55a3ecc2f9e64c8e9c546f1336a757e5c8c0935b19": EventSpec(
             "Marketplace", "OutageRecorded", OutageRecorded, _decode_outage_recorded
+        ),
+        "0x5bf0da864f42c69603c23584087576bc1c991b01aafc6c7e9695ac17a6bdb5dd": EventSpec(
+            "Marketplace", "ReclaimNoticed", ReclaimNoticed, _decode_reclaim_noticed
+        ),
+        "0x90900ff0c330b3265d1775608a74b2c45adadb381bbabb19356383e95146f80b": EventSpec(
+            "Marketplace", "ReputationUnrecorded", ReputationUnrecorded, _decode_reputation_unrecorded
         ),
         "0x854e1d7d8495a15717c6d1b0c745b4c9eb2fe709a68126825ba649759f8458ff": EventSpec(
             "OracleCommittee", "CommitteeConfigured", CommitteeConfigured, _decode_committee_configured
@@ -1278,14 +1480,23 @@ EVENTS: Mapping[str, EventSpec] = MappingProxyType(
         "0xbb0bdb79a9fe263fc1eff1c38beb88c4f64470c51905874322e6dd5f6307f081": EventSpec(
             "ReputationSystem", "RewardIssued", RewardIssued, _decode_reward_issued
         ),
+        "0xac57a9f7e05dde639dc092e9589fca08f935da1df7b340742e3fbf6bf8587552": EventSpec(
+            "ResourceRegistry", "AccessPolicyUpdated", AccessPolicyUpdated, _decode_access_policy_updated
+        ),
         "0x51f8c497ca6f30cc2163df3a819558f96795ab020d2c373a47d3469b6582eef7": EventSpec(
             "ResourceRegistry", "AvailabilityUpdated", AvailabilityUpdated, _decode_availability_updated
+        ),
+        "0xcb2ecfa02fd4db2801111051549df91a48358202f23fbf00ed23a7d5176cca68": EventSpec(
+            "ResourceRegistry", "OffersCancelled", OffersCancelled, _decode_offers_cancelled
         ),
         "0x06a8186b133bab3f27789c2fe4464bb55dc29596db4643ec896c7c8c7e713821": EventSpec(
             "ResourceRegistry", "PricingUpdated", PricingUpdated, _decode_pricing_updated
         ),
         "0xa00c17d90dc9545180b0d6f2e70cc74863ee2e01212b81d549aa3cb67150c936": EventSpec(
             "ResourceRegistry", "ProviderRegistered", ProviderRegistered, _decode_provider_registered
+        ),
+        "0x399ccd9676338a7ccdd6ffa92f8656d31ae286f74ce44b5bb58c9d258ad4a61d": EventSpec(
+            "ResourceRegistry", "ReclaimNoticeUpdated", ReclaimNoticeUpdated, _decode_reclaim_notice_updated
         ),
         "0x20bac1bd0b6cbbd3f94627fbc1fa6199261071cb0bcd8e519a50f3afe186f628": EventSpec(
             "ResourceRegistry", "ResourceRegistered", ResourceRegistered, _decode_resource_registered

@@ -32,6 +32,7 @@ class EndReason(IntEnum):
     TIME_OVER = 6
     PROVIDER_DEAD = 7
     DISPUTED = 8
+    RECLAIMED = 9
 
 
 class Verdict(IntEnum):

@@ -138,6 +138,46 @@ contract HostileTokensTest is MarketTest {
         vm.assertEq(abi.decode(hostile.callResult(), (bytes32)), jobId);
     }
 
+    function test_a_renewal_reenters_nothing() public {
+        bytes32 jobId = _start();
+        vm.prank(renter);
+        market.setAutoRenew(jobId, HOUR, _now() + 9 * HOUR, PRICE);
+        hostile.setCall(address(market), abi.encodeCall(market.renewJob, (jobId)));
+        _pass(HOUR - 60);
+        market.renewJob(jobId);
+        vm.assertFalse(hostile.callSucceeded());
+        vm.assertEq(
+            bytes32(hostile.callResult()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector)
+        );
+        vm.assertEq(market.getJob(jobId).duration, 2 * HOUR);
+    }
+
+    function test_a_bond_reenters_nothing() public {
+        market.setDisputeBond(1000);
+        bytes32 jobId = _start();
+        _pass(HOUR); // nothing to refund: the bond comes from the wallet
+        hostile.setCall(address(market), abi.encodeCall(market.disputeJob, (jobId, "")));
+        vm.prank(renter);
+        market.disputeJob(jobId, "");
+        vm.assertFalse(hostile.callSucceeded());
+        vm.assertEq(
+            bytes32(hostile.callResult()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector)
+        );
+    }
+
+    function test_a_batch_needs_nothing_from_the_token() public {
+        bytes32[] memory jobs = new bytes32[](1);
+        jobs[0] = _start();
+        hostile.setReturnsFalse(true);
+        _pass(100);
+        vm.assertEq(market.settleBatch(jobs), 1);
+        _pass(HOUR);
+        vm.assertEq(market.expireBatch(jobs), 1);
+        _pass(DISPUTE);
+        vm.assertEq(market.expireBatch(jobs), 1);
+        vm.assertEq(market.getJob(jobs[0]).lockedAmount, 0);
+    }
+
     function test_a_token_without_permit_rents_by_allowance() public {
         IMarketplace.JobRequest memory request =
             IMarketplace.JobRequest(resourceId, IMAGE, HOUR, PRICE, address(hostile), "");

@@ -19,7 +19,7 @@ contract PaymentEscrowTest is MarketTest {
 
     function _lock(uint96 amount) private {
         vm.prank(address(market));
-        escrow.lockFunds(JOB, address(token), amount, renter, provider, FEE_BPS);
+        escrow.lockFunds(JOB, address(token), amount, renter, provider, FEE_BPS, 0);
     }
 
     // ---------------------------------------------------------------- accounts
@@ -83,12 +83,12 @@ contract PaymentEscrowTest is MarketTest {
     function test_lock_reverts() public {
         vm.startPrank(address(market));
         vm.expectRevert(abi.encodeWithSelector(IPaymentEscrow.TokenNotAllowed.selector, address(7)));
-        escrow.lockFunds(JOB, address(7), 1, renter, provider, 0);
+        escrow.lockFunds(JOB, address(7), 1, renter, provider, 0, 0);
         vm.expectRevert(abi.encodeWithSelector(IPaymentEscrow.FeeAboveCap.selector, 501, 500));
-        escrow.lockFunds(JOB, address(token), 1, renter, provider, 501);
-        escrow.lockFunds(JOB, address(token), 1, renter, provider, 500);
+        escrow.lockFunds(JOB, address(token), 1, renter, provider, 501, 0);
+        escrow.lockFunds(JOB, address(token), 1, renter, provider, 500, 0);
         vm.expectRevert(abi.encodeWithSelector(IPaymentEscrow.EscrowExists.selector, JOB));
-        escrow.lockFunds(JOB, address(token), 1, renter, provider, 0);
+        escrow.lockFunds(JOB, address(token), 1, renter, provider, 0, 0);
         vm.stopPrank();
     }
 
@@ -163,7 +163,7 @@ contract PaymentEscrowTest is MarketTest {
     function test_only_the_market_moves_a_lock() public {
         bytes memory expected = abi.encodeWithSelector(IPaymentEscrow.CallerNotMarketplace.selector, admin);
         vm.expectRevert(expected);
-        escrow.lockFunds(JOB, address(token), 1, renter, provider, 0);
+        escrow.lockFunds(JOB, address(token), 1, renter, provider, 0, 0);
         vm.expectRevert(expected);
         escrow.addFunds(JOB, 1, renter);
         vm.expectRevert(expected);

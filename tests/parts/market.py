@@ -53,7 +53,12 @@ def transact(node: Anvil, sender: Address, to: Address | None, data: bytes) -> d
     return dict(receipt)
 
 
-def deploy_market(node: Anvil, members: tuple[tuple[str, str], ...] = (), threshold: int = 1) -> Deployment:
+def deploy_market(
+    node: Anvil,
+    members: tuple[tuple[str, str], ...] = (),
+    threshold: int = 1,
+    windows: tuple[int, int, int, int] = WINDOWS,
+) -> Deployment:
     """Every contract, the token allowed; all of the supply with the first account, which is the admin."""
     admin = accounts(node)[0]
     nonce = int(node.rpc("eth_getTransactionCount", admin, "latest"), 16)
@@ -64,7 +69,7 @@ def deploy_market(node: Anvil, members: tuple[tuple[str, str], ...] = (), thresh
     block = int(node.rpc("eth_blockNumber"), 16) + 1
 
     def create(name: str, artifact: str, types: list[str], *values: Any) -> None:
-        receipt = transact(node, admin, None, _bytecode(artifact) + encode(types, values))
+        receipt = transact(node, admin, None, bytecode(artifact) + encode(types, values))
         assert checksum(receipt["contractAddress"]) == at[name]
 
     def create_proxied(name: str, types: list[str], values: tuple[Any, ...], initialize: bytes) -> None:
@@ -95,7 +100,7 @@ def deploy_market(node: Anvil, members: tuple[tuple[str, str], ...] = (), thresh
     create_proxied(
         "Marketplace",
         [MARKET_STRUCT, "(uint32,uint32,uint32,uint32)"],
-        (tuple(at[part] for part in parts), WINDOWS),
+        (tuple(at[part] for part in parts), windows),
         encode_call("initialize(address,uint16)", admin, FEE_BPS),
     )
     create_proxied(
@@ -129,7 +134,8 @@ def write_deployment(folder: Path, deployment: Deployment) -> Path:
     return path
 
 
-def _bytecode(name: str) -> bytes:
+def bytecode(name: str) -> bytes:
+    """The creation code of a compiled contract."""
     artifact = OUT / f"{name}.sol" / f"{name}.json"
     if not artifact.exists():
         pytest.skip("the contracts are not compiled: run `forge build`")

@@ -27,7 +27,7 @@ contract MarketInvariants {
     }
 
     function targetSelectors() public view returns (FuzzSelector[] memory targets) {
-        bytes4[] memory selectors = new bytes4[](17);
+        bytes4[] memory selectors = new bytes4[](18);
         selectors[0] = handler.pass.selector;
         selectors[1] = handler.create.selector;
         selectors[2] = handler.extend.selector;
@@ -40,7 +40,8 @@ contract MarketInvariants {
         selectors[9] = handler.bank.selector;
         selectors[10] = handler.bond.selector;
         selectors[11] = handler.slash.selector;
-        for (uint256 i = 12; i < 17; ++i) {
+        selectors[12] = handler.renew.selector;
+        for (uint256 i = 13; i < 18; ++i) {
             selectors[i] = handler.act.selector;
         }
         targets = new FuzzSelector[](1);

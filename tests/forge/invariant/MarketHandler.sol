@@ -37,6 +37,8 @@ contract MarketHandler is MarketTest {
         vm.prank(provider);
         vault.stake(10 * STAKE); // slashes must not end the market
         people = [renter, provider, stranger, address(0xCAFE)];
+        vm.prank(provider);
+        registry.setReclaimNotice(resourceId, 1);
         _fund(people[3]);
     }
 
@@ -89,14 +91,39 @@ contract MarketHandler is MarketTest {
         bytes4 selector = _choose(status, call / 8);
         bool renters = selector == market.cancelJob.selector || selector == market.stopJob.selector;
         address caller = who % 8 == 0 ? people[who / 8 % 4] : renters ? found.user : found.provider;
-        _try(caller, jobId, abi.encodeWithSelector(selector, jobId), selector);
+        bytes memory data = abi.encodeWithSelector(selector, jobId);
+        if (selector == market.settleBatch.selector || selector == market.expireBatch.selector) {
+            bytes32[] memory both = new bytes32[](2);
+            (both[0], both[1]) = (jobId, jobId);
+            data = abi.encodeWithSelector(selector, both);
+        }
+        _try(caller, jobId, data, selector);
+    }
+
+    /// @notice The renter allows renewals, and anyone executes them.
+    function renew(uint256 who, uint256 job, uint40 time) external inTime {
+        if (jobs.length == 0) return;
+        bytes32 jobId = jobs[jobs.length - 1 - job % (jobs.length > 3 ? 3 : jobs.length)];
+        IMarketplace.Job memory found = market.getJob(jobId);
+        vm.prank(who % 4 == 0 ? people[who % 3] : found.user);
+        (bool done,) = address(market)
+            .call(abi.encodeCall(market.setAutoRenew, (jobId, 1 + time % 1 hours, _now() + 3 hours, type(uint128).max)));
+        if (!done) return;
+        if (found.startedAt != 0 && who % 2 == 0) vm.warp(found.startedAt + found.duration - 1);
+        if (_now() < clock) vm.warp(clock);
+        uint256 funds = _credit(found.user) + token.balanceOf(found.user);
+        (done,) = address(market).call(abi.encodeCall(market.renewJob, (jobId)));
+        if (!done) return;
+        successes[this.renew.selector]++;
+        ledgers[jobId].paidIn += funds - _credit(found.user) - token.balanceOf(found.user);
+        _check(jobId);
     }
 
     function _choose(IMarketplace.JobStatus status, uint256 pick) private view returns (bytes4) {
         if (status == IMarketplace.JobStatus.Created) {
             bytes4[4] memory created = [
                 market.acceptJob.selector,
-                market.acceptJob.selector,
+                market.acceptAndStartJob.selector,
                 market.cancelJob.selector,
                 market.expireJob.selector
             ];
@@ -106,13 +133,16 @@ contract MarketHandler is MarketTest {
             return pick % 4 == 0 ? market.expireJob.selector : market.startJob.selector;
         }
         if (status == IMarketplace.JobStatus.Running) {
-            bytes4[4] memory running = [
+            bytes4[7] memory running = [
                 bytes4(keccak256("completeJob(bytes32)")),
                 market.stopJob.selector,
                 market.settleJob.selector,
-                market.endJob.selector
+                market.endJob.selector,
+                market.reclaimJob.selector,
+                market.settleBatch.selector,
+                market.expireBatch.selector
             ];
-            return running[pick % 4];
+            return running[pick % 7];
         }
         return status == IMarketplace.JobStatus.Disputed ? market.resolveByTimeout.selector : market.settleJob.selector;
     }
@@ -234,7 +264,7 @@ contract MarketHandler is MarketTest {
     function _arrow(IMarketplace.JobStatus from, IMarketplace.JobStatus to) private pure returns (bool) {
         uint256[8] memory next = [
             uint256(1 << 1), // None: Created
-            (1 << 2) | (1 << 7), // Created: Accepted, Cancelled
+            (1 << 2) | (1 << 3) | (1 << 7), // Created: Accepted, Running, Cancelled
             (1 << 3) | (1 << 5) | (1 << 7), // Accepted: Running, Disputed, Cancelled
             (1 << 4) | (1 << 5), // Running: Completed, Disputed
             1 << 5, // Completed: Disputed

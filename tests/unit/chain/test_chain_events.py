@@ -16,7 +16,7 @@ from gpumarket.chain.codec import checksum, keccak
 from gpumarket.chain.types import RawLog
 
 ADDRESSES = {spec.contract: checksum("0x" + f"{n:02x}" * 20) for n, spec in enumerate(events.EVENTS.values(), 1)}
-ENUM_SIZES = {"JobStatus": 8, "EndReason": 9, "Verdict": 3, "OutcomeKind": 7, "JobOutcome": 5, "PenaltyReason": 5}
+ENUM_SIZES = {"JobStatus": 8, "EndReason": 10, "Verdict": 3, "OutcomeKind": 7, "JobOutcome": 5, "PenaltyReason": 5}
 
 
 def abi_events() -> list[tuple[str, dict[str, Any]]]:
